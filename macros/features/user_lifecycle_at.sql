@@ -1,0 +1,139 @@
+{#
+    One row per user seen before `as_of` (an event, or an account opened), with exactly one lifecycle stage and the
+    figures it follows from. All quantiles are of this date's own past.
+#}
+{% macro user_lifecycle_at(as_of) -%}
+    with seen as (
+        select
+            {{ user_at('e', as_of) }} as user_id,
+            min(e.event_date) as first_seen_date
+        from {{ ref('int_events') }} as e
+        where e.event_date < {{ as_of }}
+        group by 1
+    ),
+
+    opened as (
+        select
+            user_id,
+            cast({{ shop_time('signed_up_at') }} as date) as opened_date
+        from {{ ref('stg_users') }}
+        where cast({{ shop_time('signed_up_at') }} as date) < {{ as_of }}
+    ),
+
+    users as (
+        select
+            coalesce(seen.user_id, opened.user_id) as user_id,
+            least(seen.first_seen_date, opened.opened_date) as first_seen_date
+        from seen
+        full join opened on seen.user_id = opened.user_id
+    ),
+
+    days_of_purchase as (
+        select distinct
+            {{ user_at('p', as_of) }} as user_id,
+            p.purchase_date
+        from {{ ref('purchase_days') }} as p
+        where p.purchase_date < {{ as_of }}
+    ),
+
+    with_gaps as (
+        select
+            user_id,
+            purchase_date,
+            {{ days_between('lag(purchase_date) over (partition by user_id order by purchase_date)', 'purchase_date') }}
+                as gap_days
+        from days_of_purchase
+    ),
+
+    rhythm as (
+        select
+            user_id,
+            min(purchase_date) as first_purchase_date,
+            max(purchase_date) as last_purchase_date,
+            count(*) as purchase_days,
+            count(*) filter (
+                where purchase_date >= {{ add_days(as_of, -var('active_window_days')) }}
+            ) as purchase_days_active,
+            count(gap_days) as gaps,
+            median(gap_days) as own_gap_days,
+            max(gap_days) filter (
+                where purchase_date >= {{ add_days(as_of, -var('reactivated_window_days')) }}
+            ) as longest_recent_gap_days
+        from with_gaps
+        group by user_id
+    ),
+
+    population as (
+        select coalesce(
+            quantile_cont(gap_days, {{ var('population_gap_quantile') }}), {{ var('default_gap_days') }}
+        ) as gap_days
+        from with_gaps
+    ),
+
+    typical as (
+        select
+            users.user_id,
+            users.first_seen_date,
+            rhythm.first_purchase_date,
+            rhythm.last_purchase_date,
+            coalesce(rhythm.purchase_days, 0) as purchase_days,
+            coalesce(rhythm.purchase_days_active, 0) as purchase_days_active,
+            rhythm.longest_recent_gap_days,
+            {{ days_between('rhythm.last_purchase_date', as_of) }} as days_since_last_purchase,
+            {{ days_between('rhythm.first_purchase_date', as_of) }} as days_since_first_purchase,
+            least(
+                case
+                    when rhythm.gaps >= {{ var('min_gaps_for_rhythm') }} then rhythm.own_gap_days
+                    else population.gap_days
+                end,
+                {{ var('max_typical_gap_days') }}
+            ) as typical_gap_days
+        from users
+        cross join population
+        left join rhythm on users.user_id = rhythm.user_id
+    ),
+
+    cut_offs as (
+        select
+            *,
+            greatest({{ var('at_risk_min_days') }}, {{ var('at_risk_gaps') }} * typical_gap_days) as at_risk_after_days,
+            greatest({{ var('dormant_min_days') }}, {{ var('dormant_gaps') }} * typical_gap_days) as dormant_after_days,
+            greatest({{ var('churned_min_days') }}, {{ var('churned_gaps') }} * typical_gap_days) as churned_after_days
+        from typical
+    )
+
+    select
+        user_id,
+        {{ lifecycle_stage() }} as stage,
+        first_seen_date,
+        first_purchase_date,
+        last_purchase_date,
+        cast(purchase_days as integer) as purchase_days,
+        cast(days_since_last_purchase as integer) as days_since_last_purchase,
+        cast(typical_gap_days as double) as typical_gap_days,
+        cast(at_risk_after_days as double) as at_risk_after_days,
+        cast(dormant_after_days as double) as dormant_after_days,
+        cast(churned_after_days as double) as churned_after_days
+    from cut_offs
+{%- endmacro %}
+
+{#
+    The stage rules, in order: the first that holds is the stage, so stages are exclusive, and the last always holds,
+    so they are complete.
+#}
+{% macro lifecycle_stage() -%}
+    case
+        when last_purchase_date is null then 'prospect'
+        when days_since_last_purchase > churned_after_days then 'churned'
+        when days_since_last_purchase > dormant_after_days then 'dormant'
+        when days_since_last_purchase > at_risk_after_days then 'at_risk'
+        when days_since_first_purchase <= {{ var('new_window_days') }} then 'new'
+        when longest_recent_gap_days > dormant_after_days then 'reactivated'
+        when purchase_days_active >= {{ var('loyal_min_purchase_days') }} then 'loyal'
+        else 'active'
+    end
+{%- endmacro %}
+
+{% macro lifecycle_stages() -%}
+    {{ return(['prospect', 'new', 'active', 'loyal', 'at_risk', 'dormant', 'churned', 'reactivated']) }}
+{%- endmacro %}

@@ -1,0 +1,39 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
+        post_hook='{{ record_build() }}'
+    )
+}}
+
+with purchase_lines as (
+    select *
+    from {{ ref('int_events') }}
+    where
+        event_type = 'purchase'
+        {% if is_incremental() -%}
+            -- Rebuilt whole when the events change, so there is never anything to add.
+            and false
+        {%- endif %}
+)
+
+select
+    user_id,
+    order_key,
+    event_date as order_date,
+    any_value(linked_user_id) as linked_user_id,
+    any_value(linked_date) as linked_date,
+    min(event_time) as ordered_at,
+    min(event_hour) as order_hour,
+    min(channel) as channel,
+    min(device) as device,
+    cast(count(*) as integer) as lines,
+    cast(count(distinct product_id) as integer) as products,
+    cast(count(distinct category) as integer) as categories,
+    cast(count(*) filter (where discount > 0) as integer) as discounted_lines,
+    cast(coalesce(sum(amount), 0) as decimal(18, 4)) as amount,
+    cast(coalesce(sum(discount), 0) as decimal(18, 4)) as discount
+from purchase_lines
+group by user_id, order_key, event_date
+order by user_id, order_date, order_key

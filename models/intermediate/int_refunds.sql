@@ -1,0 +1,85 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
+        post_hook='{{ record_build() }}'
+    )
+}}
+
+with refunds as (
+    select
+        event_id,
+        user_id,
+        linked_user_id,
+        linked_date,
+        event_date,
+        event_time,
+        order_key,
+        product_id,
+        -- Shops write refunds with either sign.
+        abs(amount) as amount
+    from {{ ref('int_events') }}
+    where
+        event_type = 'refund'
+        {% if is_incremental() -%}
+            -- Rebuilt whole when the events change, so there is never anything to add.
+            and false
+        {%- endif %}
+),
+
+purchases as (
+    select
+        user_id,
+        order_key,
+        product_id,
+        event_time,
+        amount
+    from {{ ref('int_events') }}
+    where event_type = 'purchase'
+),
+
+-- Only what was bought before it was given back: a match never changes with later events. The order's own
+-- line comes first, then the newest line of the same product.
+candidates as (
+    select
+        refunds.event_id,
+        purchases.order_key,
+        purchases.event_time as purchased_at,
+        purchases.amount,
+        row_number() over (
+            partition by refunds.event_id
+            order by
+                purchases.order_key = refunds.order_key desc,
+                purchases.product_id is not distinct from refunds.product_id desc,
+                purchases.event_time desc,
+                purchases.order_key desc,
+                purchases.amount desc
+        ) as preference
+    from refunds
+    inner join purchases
+        on
+            refunds.user_id = purchases.user_id
+            and refunds.event_time >= purchases.event_time
+            and (
+                refunds.order_key = purchases.order_key
+                or refunds.product_id = purchases.product_id
+            )
+)
+
+select
+    refunds.event_id,
+    refunds.user_id,
+    refunds.linked_user_id,
+    refunds.linked_date,
+    refunds.event_date as refund_date,
+    refunds.product_id,
+    candidates.order_key as refunded_order_key,
+    candidates.purchased_at,
+    cast(coalesce(refunds.amount, candidates.amount, 0) as decimal(18, 4)) as amount
+from refunds
+left join candidates
+    on
+        refunds.event_id = candidates.event_id
+        and candidates.preference = 1
+order by refunds.user_id, refunds.event_date, refunds.event_id

@@ -1,0 +1,43 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
+        post_hook='{{ record_build() }}'
+    )
+}}
+
+with events as (
+    select *
+    from {{ ref('int_events') }}
+    {% if is_incremental() -%}
+        -- Rebuilt whole when the events change, so there is never anything to add.
+        where false
+    {%- endif %}
+)
+
+select
+    user_id,
+    -- Where a shop has no session ids, a day is a session.
+    coalesce(session_id, 'day') as session_key,
+    event_date as session_date,
+    any_value(linked_user_id) as linked_user_id,
+    any_value(linked_date) as linked_date,
+    cast(count(*) as integer) as events,
+    cast(count(*) filter (where event_type = 'view') as integer) as views,
+    cast(count(*) filter (where event_type = 'cart') as integer) as carts,
+    cast(count(*) filter (where event_type = 'remove_from_cart') as integer) as cart_removals,
+    cast(count(*) filter (where event_type = 'search') as integer) as searches,
+    cast(count(*) filter (where event_type = 'wishlist') as integer) as wishlistings,
+    cast(count(*) filter (where event_type = 'share') as integer) as shares,
+    cast(count(*) filter (where event_type = 'support') as integer) as support_requests,
+    cast(count(*) filter (where event_type = 'review') as integer) as reviews,
+    cast(count(rating) filter (where event_type = 'review') as integer) as ratings,
+    -- Whole hundredths, so that sums do not depend on the order of rows.
+    cast(sum(cast(rating as decimal(5, 2))) filter (where event_type = 'review') as decimal(18, 2)) as rating_sum,
+    min(rating) filter (where event_type = 'review') as rating_min,
+    min(channel) as channel,
+    min(device) as device
+from events
+group by user_id, session_key, event_date
+order by user_id, event_date, session_key

@@ -1,0 +1,88 @@
+{%- set loads = current_loads() %}
+
+-- What came in, from the log of the loads; where there is none (sample, your own tables), counted at the source.
+with rows_in as (
+    {% if source_mode() == 'raw' -%}
+        select
+            load_id,
+            cast(sum(rows_in) as bigint) as row_count
+        from {{ source('load_log', 'load_files') }}
+        where table_name = 'events'
+        group by load_id
+    {%- else -%}
+        select
+            {% if loads %}'{{ loads[0] }}'{% else %}'none'{% endif %} as load_id,
+            count(*) as row_count
+        from {% if loads %}{{ raw_relation('events') }}{% else %}{{ ref('stg_events') }}{% endif %}
+    {%- endif %}
+),
+
+kept as (
+    select
+        load_id,
+        count(*) as row_count
+    from {{ ref('stg_events') }}
+    group by load_id
+),
+
+rejected as (
+    select
+        load_id,
+        rule,
+        count(*) as row_count
+    from {{ ref('quarantined_events') }}
+    group by load_id, rule
+),
+
+noted as (
+    select
+        'all' as load_id,
+        'unknown_product' as rule,
+        count(*) filter (where product_id is not null and not is_known_product) as row_count
+    from {{ ref('int_events') }}
+    -- Without a product table nothing can be unknown.
+    where exists (select 1 from {{ ref('stg_products') }})
+
+    union all
+
+    select
+        'all',
+        'user_id_in_more_than_one_case',
+        count(*) - count(distinct lower(user_id))
+    from (select distinct user_id from {{ ref('int_events') }})
+)
+
+select
+    load_id,
+    'rows_in' as kind,
+    'all' as rule,
+    cast(row_count as bigint) as row_count
+from rows_in
+
+union all
+
+select
+    load_id,
+    'kept',
+    'all',
+    row_count
+from kept
+
+union all
+
+select
+    load_id,
+    case when rule like 'duplicate%' then 'duplicate' else 'quarantined' end,
+    rule,
+    row_count
+from rejected
+
+union all
+
+select
+    load_id,
+    'noted',
+    rule,
+    row_count
+from noted
+where row_count > 0

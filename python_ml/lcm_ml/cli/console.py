@@ -1,0 +1,95 @@
+"""What every command shares: results to stdout, everything else to stderr, and the exit codes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lcm_ml.errors import LcmError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+Advance = Callable[[str, float], None]
+"""Tells a progress bar what is under way and the share done, 0 to 1."""
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def notify(message: str) -> None:
+    """Tell whoever watches, on stderr, so that stdout stays clean for pipes."""
+    err.print(message, style="yellow", markup=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+
+
+def emit(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    """Print a command's result: as JSON, or with `show` for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, default=_plain, indent=2) + "\n")
+    else:
+        show(result)
+
+
+@contextmanager
+def command(as_json: bool = False) -> Iterator[None]:
+    """Turn what goes wrong in the block into one message and an exit code: 1 failed, 2 wrong use."""
+    try:
+        yield
+    except LcmError as error:
+        _fail(error, as_json)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        _fail(LcmError(f"{named}{error.strerror or error}", "check that the path exists and can be written"), as_json)
+    except KeyboardInterrupt:
+        err.print("stopped; nothing half done was kept", style="yellow")
+        raise typer.Exit(130) from None
+
+
+def _fail(error: LcmError, as_json: bool) -> None:
+    if os.environ.get("LCM_DEBUG"):
+        raise error
+    if as_json:
+        document = {"error": error.message, "next_step": error.next_step, "exit_code": error.exit_code}
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        err.print(f"error: {error.message}", style="bold red", markup=False)
+        if error.next_step:
+            err.print(f"  next: {error.next_step}", markup=False)
+    raise typer.Exit(error.exit_code)
+
+
+@contextmanager
+def progress(title: str, as_json: bool = False) -> Iterator[Advance]:
+    """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as bars:
+        task = bars.add_task(title, total=1.0)
+
+        def advance(what: str, share: float) -> None:
+            bars.update(task, description=f"{title}: {what}", completed=share)
+
+        yield advance

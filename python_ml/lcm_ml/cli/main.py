@@ -1,0 +1,39 @@
+"""The command line: `lcm-ml`. Commands live one to a module and import what is heavy when they run."""
+
+from typing import Annotated
+
+import typer
+
+import lcm_ml
+from lcm_ml.cli import load, simulate
+
+app = typer.Typer(
+    name="lcm-ml",
+    help="Load a shop's events, train churn models, score users and publish the tables.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(load.app, name="load")
+app.command()(simulate.simulate)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"lcm-ml {lcm_ml.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Load a shop's events, train churn models, score users and publish the tables."""
+
+
+def run() -> None:
+    """Entry point of the `lcm-ml` script."""
+    app()

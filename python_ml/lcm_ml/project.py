@@ -1,0 +1,40 @@
+"""Where things lie: the dbt project, the warehouse file, and what is kept beside it."""
+
+import os
+from pathlib import Path
+
+from lcm_ml.errors import LcmError
+
+DEFAULT_WAREHOUSE = "warehouse/lcm.duckdb"
+
+
+def root() -> Path:
+    """The folder of dbt_project.yml: LCM_PROJECT_DIR, else the first one from here upwards, else this checkout.
+
+    Raises:
+        LcmError: where there is none.
+    """
+    named = os.environ.get("LCM_PROJECT_DIR")
+    checkout = Path(__file__).resolve().parents[2]
+    candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents, checkout]
+    for folder in candidates:
+        if (folder / "dbt_project.yml").is_file() and (folder / "models" / "ml").is_dir():
+            return folder
+    raise LcmError(
+        f"no lcm project (dbt_project.yml) in {named or Path.cwd()}",
+        "run in a checkout of lcm, or set LCM_PROJECT_DIR to one",
+    )
+
+
+def warehouse_path() -> Path:
+    """The DuckDB file: LCM_WAREHOUSE, else warehouse/lcm.duckdb. A relative path starts at the project.
+
+    profiles.yml reads the same variable with the same default, and dbt runs in the project's folder.
+    """
+    return root() / os.environ.get("LCM_WAREHOUSE", DEFAULT_WAREHOUSE)
+
+
+def beside_warehouse(kind: str) -> Path:
+    """The folder of `kind` (artefacts, published) that belongs to this warehouse: two files, two folders."""
+    path = warehouse_path()
+    return path.parent / f"{path.stem}.{kind}"

@@ -1,0 +1,93 @@
+"""The tables' contracts, read from the one place that states them: the dbt source files."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lcm_ml import project
+
+SOURCE_FILES = {
+    "raw": "models/staging/_raw__sources.yml",
+    "ml": "models/ml/_ml__sources.yml",
+    "meta": "models/meta/_meta__sources.yml",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a contract. `data_type` is a DuckDB type in lower case."""
+
+    name: str
+    data_type: str
+    required: bool = False
+    sensitive: bool = False
+    lineage: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a contract. `key` is what a write replaces rows by; empty where it only appends."""
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    cut_column: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """schema.table, as SQL takes it."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names in the contract's order."""
+        return [column.name for column in self.columns]
+
+    def create_sql(self, name: str | None = None) -> str:
+        """`create table if not exists` with the contract's columns."""
+        columns = ", ".join(f"{column.name} {column.data_type}" for column in self.columns)
+        return f"create table if not exists {name or self.full_name} ({columns})"
+
+
+def _column(entry: dict[str, Any]) -> Column:
+    meta = entry.get("meta", {})
+    return Column(
+        name=entry["name"],
+        data_type=entry["data_type"],
+        required=bool(meta.get("required")),
+        sensitive=bool(meta.get("sensitive")),
+        lineage=bool(meta.get("lineage")),
+    )
+
+
+@cache
+def _read(path: Path, schema: str) -> dict[str, Table]:
+    sources = yaml.safe_load(path.read_text(encoding="utf-8"))["sources"]
+    return {
+        entry["name"]: Table(
+            schema=schema,
+            name=entry["name"],
+            columns=tuple(_column(column) for column in entry["columns"]),
+            key=tuple(entry.get("meta", {}).get("key", ())),
+            cut_column=entry.get("meta", {}).get("cut_column"),
+        )
+        for source in sources
+        for entry in source["tables"]
+    }
+
+
+def tables(schema: str) -> dict[str, Table]:
+    """The contract of `schema` (raw, ml or meta): table name to Table."""
+    return _read(project.root() / SOURCE_FILES[schema], schema)
+
+
+LOAD_LOG = ("loads", "load_files", "rejected_rows")
+
+
+def raw_inputs() -> dict[str, Table]:
+    """The raw tables that a shop's rows go to, without the log of the loads."""
+    return {name: table for name, table in tables("raw").items() if name not in LOAD_LOG}

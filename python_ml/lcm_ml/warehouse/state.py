@@ -1,0 +1,70 @@
+"""What is built: the settings of the last build, and whether its tables may be read."""
+
+import json
+from typing import Any
+
+import duckdb
+
+from lcm_ml.errors import LcmError
+from lcm_ml.warehouse.connection import table_exists
+
+BUILD = "run `dbt build` (or `lcm-ml run`)"
+
+
+def settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The dbt vars as the last build used them.
+
+    Raises:
+        LcmError: when nothing was built yet.
+    """
+    if not table_exists(con, "meta", "settings"):
+        raise LcmError("nothing was built yet in this warehouse", BUILD)
+    return {
+        name: json.loads(value)
+        for name, value in con.execute("select name, value from meta.settings").fetchall()
+    }
+
+
+def last_build(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
+    """The newest row of meta.builds, or None before the first build."""
+    if not table_exists(con, "meta", "builds"):
+        return None
+    cursor = con.execute("select * from meta.builds order by started_at desc limit 1")
+    row = cursor.fetchone()
+    names = [column[0] for column in cursor.description or []]
+    return dict(zip(names, row, strict=True)) if row else None
+
+
+def require_built(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Refuse marts that a build left half done.
+
+    Returns:
+        The last build's row.
+
+    Raises:
+        LcmError: when nothing was built, or the last build is open or failed.
+    """
+    build = last_build(con)
+    if build is None or not table_exists(con, "marts", "user_features"):
+        raise LcmError("nothing was built yet in this warehouse", BUILD)
+    if build["status"] == "open":
+        raise LcmError(f"the dbt build of {build['started_at']:%Y-%m-%d %H:%M} UTC did not finish", BUILD)
+    if build["status"] == "failed":
+        raise LcmError(
+            f"the dbt build of {build['started_at']:%Y-%m-%d %H:%M} UTC failed in {build['failed_nodes']}",
+            "see logs/dbt.log, mend it, then " + BUILD,
+        )
+    stale = con.execute(
+        """
+        select mart.model_name
+        from meta.model_builds as mart
+        inner join meta.model_builds as events on events.model_name = 'stg_events'
+        where mart.model_name in ('user_features', 'user_churn_labels', 'user_lifecycle')
+          and mart.built_at < events.built_at
+        order by 1
+        """
+    ).fetchall()
+    if stale:
+        names = ", ".join(name for (name,) in stale)
+        raise LcmError(f"marts older than the events they are made of: {names}", BUILD)
+    return build

@@ -1,0 +1,57 @@
+"""The only place that writes a contracted table."""
+
+import duckdb
+import polars as pl
+
+from lcm_ml.errors import LcmError
+from lcm_ml.warehouse.contracts import Table
+
+
+def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
+    """Create the tables that are missing, with the contract's columns."""
+    for table in tables.values():
+        con.execute(f"create schema if not exists {table.schema}")
+        con.execute(table.create_sql())
+
+
+def write(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> int:
+    """Write all rows of `frame`, replacing rows with the same key. Call it inside a transaction.
+
+    Args:
+        con: a connection with an open transaction, so that several tables appear together.
+        table: the contract.
+        frame: columns as in the contract, in any order.
+
+    Returns:
+        The rows written.
+
+    Raises:
+        LcmError: naming the column that the frame lacks or has too many, or whose values do not fit.
+    """
+    missing = [name for name in table.column_names if name not in frame.columns]
+    extra = [name for name in frame.columns if name not in table.column_names]
+    if missing or extra:
+        raise LcmError(
+            f"rows for {table.full_name} do not fit its contract: missing {missing}, unknown {extra}",
+            "bring the code and the contract of that table together",
+        )
+    if table.key and frame.select(table.key).is_duplicated().any():
+        raise LcmError(f"rows for {table.full_name} repeat the key {table.key}", "write each key once")
+    con.register("incoming_rows", frame.select(table.column_names).to_arrow())
+    try:
+        if table.key:
+            # A null in a key (a baseline has no version) is a value like any other here.
+            same_key = " and ".join(f"t.{name} is not distinct from i.{name}" for name in table.key)
+            con.execute(
+                f"delete from {table.full_name} t where exists (select 1 from incoming_rows i where {same_key})"
+            )
+        columns = ", ".join(table.column_names)
+        casts = ", ".join(f"cast({column.name} as {column.data_type})" for column in table.columns)
+        con.execute(f"insert into {table.full_name} ({columns}) select {casts} from incoming_rows")
+    except duckdb.ConversionException as error:
+        raise LcmError(
+            f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows"
+        ) from error
+    finally:
+        con.unregister("incoming_rows")
+    return frame.height
