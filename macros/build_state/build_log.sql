@@ -9,7 +9,8 @@
     {%- if flags.WHICH not in ['build', 'run', 'retry'] -%}
         {{ return('') }}
     {%- endif -%}
-    {%- set mode = source_mode() -%}
+    {#- Not source_mode(): looking up a relation would open a transaction, which dbt rolls back after this hook. -#}
+    {%- set mode = 'external' if is_external() else mode_of_own_tables() -%}
     {%- do log('lcm: reading ' ~ {
         'sample': 'the sample seeds (nothing was loaded: see `lcm-ml load --help`)',
         'raw': 'schema raw',

@@ -95,3 +95,11 @@
     {%- endfor -%}
     {{ return(local_md5(hashes | join('|'))) }}
 {%- endmacro %}
+
+{#
+    A condition for models that are made anew when their inputs change: true then, false in a build that finds nothing
+    new, so that it reads nothing.
+#}
+{% macro is_rebuilding() -%}
+    {{ 'false' if is_incremental() else 'true' }}
+{%- endmacro %}

@@ -13,6 +13,8 @@
     {#- The windows are part of the columns' names, so they are fixed; the var only decides who is in. -#}
     {%- set active_from = add_days(as_of, -var('active_window_days')) -%}
     {%- set last_84_days = add_days(as_of, -84) -%}
+    {#- What a visitor does besides buying, as int_sessions counts it. -#}
+    {%- set browsing = ['views', 'carts', 'cart_removals', 'searches', 'wishlistings', 'shares', 'support_requests'] -%}
 
     with users as (
         select
@@ -35,7 +37,7 @@
             {{ user_at('s', as_of) }} as user_id,
             {{ days_between('s.session_date', as_of) }} as days_ago,
             s.events,
-            {% for column in browsing_columns() -%}
+            {% for column in browsing -%}
                 s.{{ column }},
             {% endfor -%}
             s.reviews,
@@ -62,7 +64,7 @@
             count(*) filter (where days_ago > 28 and days_ago <= 56) as sessions_28d_before,
             count(*) as sessions_total,
             {% for days in [28, 84] -%}
-                {% for column in ['events'] + browsing_columns() -%}
+                {% for column in ['events'] + browsing -%}
                     coalesce(sum({{ column }}) filter (where days_ago <= {{ days }}), 0) as {{ column }}_{{ days }}d,
                 {% endfor %}
             {%- endfor %}
@@ -449,7 +451,7 @@
         cast(activity.sessions_total as integer) as sessions_total,
         {% for days in [28, 84] -%}
             cast(activity.events_{{ days }}d as integer) as events_{{ days }}d,
-            {% for column in browsing_columns() -%}
+            {% for column in browsing -%}
                 cast(activity.{{ column }}_{{ days }}d as integer) as {{ column }}_{{ days }}d,
             {% endfor %}
         {%- endfor %}
@@ -517,27 +519,19 @@
     {%- endif %}
 {%- endmacro %}
 
-{# What a visitor does besides buying: event type by event type, as int_sessions counts it. #}
-{% macro browsing_columns() -%}
-    {{ return(['views', 'carts', 'cart_removals', 'searches', 'wishlistings', 'shares', 'support_requests']) }}
-{%- endmacro %}
-
 {#
-    The rows of user_features_at for every date that `model` still has to compute, under each other, with the date
-    and the hash of its inputs.
+    The rows of user_features_at for each of `dates`, under each other, with their date.
 #}
 {% macro user_features_for(dates, population='active') -%}
     {%- for as_of in dates %}
         select
-            {{ as_of.date }} as as_of_date,
-            cast({{ as_of.hash }} as ubigint) as input_hash,
+            {{ as_of }} as as_of_date,
             *
-        from ({{ user_features_at(as_of.date, population) }})
+        from ({{ user_features_at(as_of, population) }})
         {% if not loop.last %}union all{% endif %}
     {%- else %}
         select
             date '1900-01-01' as as_of_date,
-            cast(0 as ubigint) as input_hash,
             *
         from ({{ user_features_at("date '1900-01-01'", population) }})
         where false

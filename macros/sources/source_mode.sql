@@ -3,7 +3,7 @@
     was loaded, else `sample` (the seeds). Every command says which.
 #}
 {% macro source_mode() -%}
-    {%- if var('raw_schema') != 'raw' or var('raw_database') -%}
+    {%- if is_external() -%}
         {{ return('external') }}
     {%- endif -%}
     {%- if not execute -%}
@@ -13,7 +13,15 @@
     {%- if adapter.get_relation(loads.database, loads.schema, loads.identifier) is none -%}
         {{ return('sample') }}
     {%- endif -%}
-    {{ return('raw' if run_query('select 1 from ' ~ loads ~ ' limit 1').rows | length > 0 else 'sample') }}
+    {{ return(mode_of_own_tables()) }}
+{%- endmacro %}
+
+{% macro is_external() -%}
+    {{ return(var('raw_schema') != 'raw' or var('raw_database') is not none) }}
+{%- endmacro %}
+
+{% macro mode_of_own_tables() -%}
+    {{ return('raw' if run_query('select 1 from raw.loads limit 1').rows | length > 0 else 'sample') }}
 {%- endmacro %}
 
 {# The relation that holds `table_name` in this mode, or none where the shop has no such table. #}

@@ -13,5 +13,5 @@ select
     bit_xor(days.day_hash) as input_hash
 from grid
 inner join {{ ref('int_input_days') }} as days
-    on days.known_date < grid.as_of_date
+    on grid.as_of_date > days.known_date
 group by grid.as_of_date

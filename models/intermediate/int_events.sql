@@ -13,10 +13,7 @@ with local_events as (
         *,
         {{ shop_time('event_time') }} as local_time
     from {{ ref('stg_events') }}
-    {% if is_incremental() -%}
-        -- Rebuilt whole when the events change, so there is never anything to add.
-        where false
-    {%- endif %}
+    where {{ is_rebuilding() }}
 )
 
 select

@@ -12,10 +12,7 @@ with purchase_lines as (
     from {{ ref('int_events') }}
     where
         event_type = 'purchase'
-        {% if is_incremental() -%}
-            -- Rebuilt whole when the events change, so there is never anything to add.
-            and false
-        {%- endif %}
+        and {{ is_rebuilding() }}
 )
 
 select

@@ -22,10 +22,7 @@ with refunds as (
     from {{ ref('int_events') }}
     where
         event_type = 'refund'
-        {% if is_incremental() -%}
-            -- Rebuilt whole when the events change, so there is never anything to add.
-            and false
-        {%- endif %}
+        and {{ is_rebuilding() }}
 ),
 
 purchases as (

@@ -10,10 +10,7 @@
 with events as (
     select *
     from {{ ref('int_events') }}
-    {% if is_incremental() -%}
-        -- Rebuilt whole when the events change, so there is never anything to add.
-        where false
-    {%- endif %}
+    where {{ is_rebuilding() }}
 )
 
 select

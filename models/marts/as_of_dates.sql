@@ -43,5 +43,5 @@ select
     coalesce(bit_xor(days.day_hash), 0) as label_hash
 from dated
 left join {{ ref('int_input_days') }} as days
-    on days.known_date < dated.horizon_ends_on
+    on dated.horizon_ends_on > days.known_date
 group by all

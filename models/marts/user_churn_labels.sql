@@ -3,7 +3,9 @@
         materialized='incremental',
         incremental_strategy='append',
         pre_hook="{{ forget_stale_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') }}",
-        post_hook='{{ record_build() }}'
+        post_hook=[
+            "{{ record_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') }}", '{{ record_build() }}'
+        ]
     )
 }}
 {%- set dates = pending_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') %}
@@ -12,24 +14,22 @@
 with dates as (
     select
         as_of_date,
-        horizon_ends_on,
-        label_hash
+        horizon_ends_on
     from {{ ref('as_of_dates') }}
     where
         is_labelled
-        and as_of_date in ({% for as_of in dates %}{{ as_of.date }}, {% endfor %}date '1900-01-01')
+        and as_of_date in ({% for as_of in dates %}{{ as_of }}, {% endfor %}date '1900-01-01')
 ),
 
 population as (
     select distinct
         dates.as_of_date,
         dates.horizon_ends_on,
-        dates.label_hash,
         {{ user_at('p', 'dates.as_of_date') }} as user_id
     from dates
     inner join {{ ref('purchase_days') }} as p
         on
-            p.purchase_date < dates.as_of_date
+            dates.as_of_date > p.purchase_date
             and p.purchase_date >= {{ add_days('dates.as_of_date', -var('active_window_days')) }}
 ),
 
@@ -45,8 +45,8 @@ outcomes as (
     from dates
     inner join {{ ref('purchase_days') }} as p
         on
-            p.purchase_date >= dates.as_of_date
-            and p.purchase_date < dates.horizon_ends_on
+            dates.as_of_date <= p.purchase_date
+            and dates.horizon_ends_on > p.purchase_date
     group by 1, 2
 )
 
@@ -57,8 +57,7 @@ select
     outcomes.user_id is null as is_churned,
     outcomes.next_purchase_date,
     cast(coalesce(outcomes.purchase_days, 0) as integer) as purchase_days_in_horizon,
-    cast(coalesce(outcomes.amount, 0) as decimal(18, 4)) as amount_in_horizon,
-    cast(population.label_hash as ubigint) as input_hash
+    cast(coalesce(outcomes.amount, 0) as decimal(18, 4)) as amount_in_horizon
 from population
 left join outcomes
     on

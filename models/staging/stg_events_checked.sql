@@ -51,7 +51,7 @@ valued as (
     select
         readable.*,
         aliases.event_type,
-        {% if knows_products %}products.product_id is null{% else %}false{% endif %} as is_unknown_product,
+        {{ 'products.product_id is null' if knows_products else 'false' }} as is_unknown_product,
         case
             when readable.currency = '{{ var("base_currency") }}' then cast(1 as decimal(18, 8))
             else rates.rate
@@ -94,6 +94,7 @@ judged as (
 ),
 
 {#- The copies of an id are few: only they are ranked. #}
+
 copied_ids as (
     select event_id
     from judged
@@ -139,12 +140,8 @@ deduplicated as (
         case
             when judged.broken_rule is not null then judged.broken_rule
             when copies.copy_number > 1 then 'duplicate_event_id'
-            {% if var('drop_identical_events') -%}
-                when identical.copy_number > 1 then 'duplicate_content'
-            {%- endif %}
-            {% if is_incremental() -%}
-                when earlier.event_id is not null then 'duplicate_event_id'
-            {%- endif %}
+            when {{ 'identical.copy_number > 1' if var('drop_identical_events') else 'false' }} then 'duplicate_content'
+            when {{ 'earlier.event_id is not null' if is_incremental() else 'false' }} then 'duplicate_event_id'
         end as rule
     from judged
     left join copies

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import lcm_ml
-from lcm_ml.cli import load, simulate
+from lcm_ml.cli import doctor, evaluate, fit, load, run, score, simulate, status
 
 app = typer.Typer(
     name="lcm-ml",
@@ -17,6 +17,13 @@ app = typer.Typer(
 )
 app.add_typer(load.app, name="load")
 app.command()(simulate.simulate)
+app.command()(fit.fit)
+app.command()(score.score)
+app.command()(evaluate.evaluate)
+app.command("run")(run.run)
+app.command()(run.publish)
+app.command()(status.status)
+app.command()(doctor.doctor)
 
 
 def _version(show: bool) -> None:
@@ -34,6 +41,6 @@ def main(
     """Load a shop's events, train churn models, score users and publish the tables."""
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of the `lcm-ml` script."""
     app()

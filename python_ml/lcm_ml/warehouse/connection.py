@@ -17,6 +17,8 @@ from lcm_ml.errors import LcmError
 
 WAREHOUSE_VERSION = 1
 POLL_SECONDS = 0.2
+DBT_LOCK_WAIT = "LCM_DBT_CONNECT_ATTEMPTS"
+"""Read by profiles.yml: how often dbt tries to open the file, with 1, 2, 4 ... seconds in between."""
 
 Notify = Callable[[str], None]
 
@@ -36,7 +38,7 @@ def _silent(_: str) -> None:
 
 @contextmanager
 def writer_lock(command: str, notify: Notify = _silent) -> Iterator[None]:
-    """Hold the warehouse's writer lock, so that two lcm-ml jobs never interleave.
+    """Hold the warehouse's writer lock, so that two lcm-ml jobs never interleave. Within one process it nests.
 
     The operating system frees the lock of a killed process, so a stale one cannot stay behind.
 
@@ -50,7 +52,7 @@ def writer_lock(command: str, notify: Notify = _silent) -> Iterator[None]:
     path = project.warehouse_path()
     _make_private_folder(path.parent)
     holder_file = path.with_name(f"{path.name}.holder")
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    lock = FileLock(path.with_name(f"{path.name}.lock"), is_singleton=True)
     try:
         try:
             lock.acquire(timeout=0)
@@ -82,7 +84,8 @@ def writer_lock(command: str, notify: Notify = _silent) -> Iterator[None]:
         )
         yield
     finally:
-        holder_file.unlink(missing_ok=True)
+        if lock.lock_counter == 1:
+            holder_file.unlink(missing_ok=True)
         lock.release()
 
 
@@ -120,9 +123,7 @@ def connect(*, read_only: bool = False, notify: Notify = _silent) -> Iterator[du
     """
     path = project.warehouse_path()
     if read_only and not path.exists():
-        raise LcmError(
-            f"there is no warehouse at {path}", "run `lcm-ml run` or `dbt build`, or set LCM_WAREHOUSE"
-        )
+        raise LcmError(f"there is no warehouse at {path}", "run `lcm-ml run` or `dbt build`, or set LCM_WAREHOUSE")
     _make_private_folder(path.parent)
     con = _open(path, read_only, notify)
     try:
@@ -187,9 +188,7 @@ def translate(error: duckdb.Error, path: Path) -> LcmError:
     first_line = text.splitlines()[0] if text else type(error).__name__
     lowered = text.lower()
     if "no space left" in lowered or "disk full" in lowered or "could not write all bytes" in lowered:
-        return LcmError(
-            f"the disk of {path.parent} is full; nothing was changed", "free some space and run it again"
-        )
+        return LcmError(f"the disk of {path.parent} is full; nothing was changed", "free some space and run it again")
     if "permission denied" in lowered or "read-only" in lowered:
         return LcmError(
             f"{path} cannot be written: {first_line}",

@@ -19,10 +19,7 @@ def settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """
     if not table_exists(con, "meta", "settings"):
         raise LcmError("nothing was built yet in this warehouse", BUILD)
-    return {
-        name: json.loads(value)
-        for name, value in con.execute("select name, value from meta.settings").fetchall()
-    }
+    return {name: json.loads(value) for name, value in con.execute("select name, value from meta.settings").fetchall()}
 
 
 def last_build(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:

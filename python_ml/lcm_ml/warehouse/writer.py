@@ -49,9 +49,7 @@ def write(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> 
         casts = ", ".join(f"cast({column.name} as {column.data_type})" for column in table.columns)
         con.execute(f"insert into {table.full_name} ({columns}) select {casts} from incoming_rows")
     except duckdb.ConversionException as error:
-        raise LcmError(
-            f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows"
-        ) from error
+        raise LcmError(f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows") from error
     finally:
         con.unregister("incoming_rows")
     return frame.height

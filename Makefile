@@ -1,0 +1,72 @@
+# Every task of the project. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LCM := $(BIN)/lcm-ml
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export DBT_PROFILES_DIR := $(CURDIR)
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+
+.PHONY: help setup demo sample test lint format docs lock clean
+
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# An install step leaves its mark only when it went through, so a broken one is done again.
+$(VENV)/runtime.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("lcm needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (hash-checked, once) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.lock
+	@echo "installing what the tests need ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: $(VENV)/runtime.done ## Make .venv from the hash-locked requirements
+
+demo: setup ## The main job on real data: load The Complete Journey, build, fit, score, publish
+	@$(LCM) load complete-journey
+	@$(LCM) run
+	@$(LCM) status
+
+sample: setup ## Make the sample seeds again
+	@$(BIN)/python -m lcm_ml.sources.simulate --sample seeds/sample
+
+test: $(VENV)/dev.done ## Run all tests: dbt build on the sample, then pytest
+	@rm -f target/sample.duckdb && mkdir -p target
+	@LCM_WAREHOUSE=target/sample.duckdb $(BIN)/dbt build
+	@$(BIN)/pytest
+
+lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint models tests/dbt
+
+format: $(VENV)/dev.done ## Format Python and SQL
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/sqlfluff fix models tests/dbt
+
+docs: setup ## Make the dbt docs of the warehouse, in target/index.html
+	@$(BIN)/dbt docs generate --static
+
+lock: ## Resolve the requirements again (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--no-emit-find-links --extra demo --group build pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--no-emit-find-links --extra demo --group build --group dev -c requirements.lock pyproject.toml \
+		-o requirements-dev.lock
+
+clean: ## Remove what is generated, but never the warehouse
+	@rm -rf target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "kept: warehouse/ (remove it by hand if you mean to)"

@@ -1,0 +1,1 @@
+"""Churn models: encoding, estimators, calibration, evaluation and scoring, from frames to frames."""

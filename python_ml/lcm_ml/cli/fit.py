@@ -1,0 +1,167 @@
+"""`lcm-ml fit`: train the churn models and choose the champion."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+
+if TYPE_CHECKING:
+    from lcm_ml.churn.training import FitOptions, FitResult
+    from lcm_ml.frames.frame import Frame
+    from lcm_ml.registry.runs import Run
+
+
+def fit(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="logistic or xgboost; may be repeated. Default: both.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed and data, same scores.", min=0)] = 0,
+    folds: Annotated[int, typer.Option(help="Validation dates that choose the champion.", min=1)] = 4,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.", min=50)] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Train churn models on the dates with labels; the latest date tests, those before it choose the champion.
+
+    The champion, refitted on all labelled dates, is what `lcm-ml score` uses.
+
+    Example: `lcm-ml fit --model logistic --model xgboost --seed 7`
+    """
+    with command(as_json):
+        from lcm_ml.churn.estimator import DEFAULT_MODELS, estimator_class
+        from lcm_ml.churn.training import FitOptions
+
+        names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
+        for name in names:
+            estimator_class(name)
+        with progress("fit", as_json) as advance:
+            result = run_fit(FitOptions(names, seed, folds, resamples), advance)
+        emit(result, as_json, _show)
+
+
+def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
+    """Read the marts, fit, save the artefacts, write the tables.
+
+    Raises:
+        LcmError: when the marts cannot be read, the data allows no fit, or the warehouse cannot be written.
+    """
+    from dataclasses import asdict
+
+    from lcm_ml.churn.training import fit_models
+    from lcm_ml.frames.frame import training_frame
+    from lcm_ml.registry.runs import Run, failure_recorded
+    from lcm_ml.warehouse.connection import connect
+
+    advance("reading marts", 0.0)
+    run = Run("fit", asdict(options), options.seed)
+    # Closed before training starts: nobody waits for a fit.
+    with connect(read_only=True, notify=notify) as con:
+        frame = training_frame(con)
+    with failure_recorded(run, notify):
+        run.data_fingerprint = frame.fingerprint()
+        found = fit_models(frame, options, advance)
+        advance("writing", 0.95)
+        return _keep(run, frame, found)
+
+
+def _keep(run: "Run", frame: "Frame", found: "FitResult") -> dict[str, Any]:
+    """Artefacts first, then all rows: a folder without a row harms nobody, a row without its folder would."""
+    from lcm_ml.churn import records
+    from lcm_ml.registry import artefacts
+    from lcm_ml.registry.runs import record
+    from lcm_ml.registry.versions import succeeded_by, version_row
+
+    def facts(name: str) -> dict[str, Any]:
+        metrics = found.test_figures.models[name]
+        return {
+            "run_id": run.run_id,
+            "data_fingerprint": run.data_fingerprint,
+            "validation_date": found.split.validation.isoformat(),
+            "test_date": found.split.test.isoformat(),
+            "test_metrics": {metric: records.figure(value) for metric, value in metrics.items()},
+        }
+
+    versions = {name: f"{name}-{run.stamp}-evaluated" for name in found.evaluated}
+    rows = []
+    for name, model in found.evaluated.items():
+        saved = artefacts.save(model, versions[name], facts(name))
+        status = "evaluated" if name == found.champion else "challenger"
+        rows.append(version_row(model, versions[name], saved, run, status))
+    served_version, evaluated = f"{found.champion}-{run.stamp}", versions[found.champion]
+    saved = artefacts.save(found.served, served_version, facts(found.champion) | {"evaluated_version": evaluated})
+    rows.append(version_row(found.served, served_version, saved, run, "champion", evaluated))
+
+    mean = found.latest_means()
+    metrics = [
+        *records.metric_rows(run.run_id, "validation", found.validation),
+        *records.metric_rows(run.run_id, "test", [found.test_figures], versions),
+        *records.metric_rows(run.run_id, "fold", found.latest),
+        *records.mean_rows(run.run_id, "fold", found.latest, mean),
+    ]
+    tables = {
+        "model_metrics": records.rows_frame(metrics),
+        "model_comparisons": records.rows_frame(records.comparison_rows(run.run_id, found.comparisons)),
+        "evaluation_predictions": records.prediction_rows(run.run_id, found.test, versions),
+        "calibration_bins": records.rows_frame(records.calibration_rows(run.run_id, found.test)),
+        "lift_bins": records.rows_frame(records.lift_rows(run.run_id, found.test)),
+        "feature_importance": records.rows_frame(records.importance_rows(run.run_id, found.evaluated.values())),
+    }
+    record(run, lambda con: {"model_versions": succeeded_by(con, rows), **tables}, notify)
+    return {
+        "run_id": run.run_id,
+        "champion": found.champion,
+        "champion_version": served_version,
+        "evaluated_version": evaluated,
+        "settings": found.served.estimator.settings,
+        "calibration": found.served.calibration.kind,
+        "rows": frame.data.height,
+        "features": len(found.served.encoding.columns),
+        "constant_columns": list(found.served.constant),
+        "data_fingerprint": run.data_fingerprint,
+        "train_from": found.split.train[0],
+        "train_to": found.split.train[-1],
+        "validation_date": found.split.validation,
+        "validation_dates": [fold.as_of_date for fold in found.validation],
+        "test_date": found.split.test,
+        "test_users": found.test_figures.n_users,
+        "test_churned": found.test_figures.n_churned,
+        "test": records.figures(found.test_figures.models),
+        "latest_dates": [fold.as_of_date for fold in found.latest],
+        "latest_mean": records.figures(mean),
+        "comparisons": records.comparison_rows(run.run_id, found.comparisons),
+        "notes": found.notes,
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    from lcm_ml.cli.metric_table import accuracy_line, calibration_line, comparison_lines, metric_table
+
+    out.print(
+        f"trained on {result['train_from']} to {result['validation_date']} (the last one validates), "
+        f"{result['features']} features, {result['rows']:,} rows with the test date"
+    )
+    out.print(
+        metric_table(
+            f"test date {result['test_date']}: {result['test_users']:,} users, {result['test_churned']:,} churned",
+            result["test"],
+            result["champion"],
+        )
+    )
+    out.print(calibration_line(result["test"][result["champion"]]))
+    out.print(accuracy_line(result["test"][result["champion"]]))
+    dates = result["latest_dates"]
+    out.print(
+        metric_table(
+            f"mean of the last {len(dates)} labelled dates, {dates[0]} to {dates[-1]}",
+            result["latest_mean"],
+            result["champion"],
+        )
+    )
+    for line in comparison_lines(result["comparisons"]):
+        out.print(line)
+    chosen = ", ".join(str(day) for day in result["validation_dates"]) or str(result["validation_date"])
+    out.print(f"champion: {result['champion']}, by log loss on {chosen}; calibration: {result['calibration']}")
+    out.print(f"it serves as {result['champion_version']}, refitted on all labelled dates")
+    for note in result["notes"]:
+        out.print(f"note: {note}")
+    out.print("next: lcm-ml score")

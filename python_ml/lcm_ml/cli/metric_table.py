@@ -1,0 +1,79 @@
+"""How fit and evaluate print their figures."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lcm_ml.churn.baselines import RECENCY
+
+SHOWN = {
+    "auc": "AUC",
+    "average_precision": "av. prec.",
+    "log_loss": "log loss",
+    "brier": "Brier",
+    "top_decile_lift": "lift 10 %",
+}
+COMPARED = ("auc", "log_loss")
+
+
+def number(metric: str, value: float | None) -> str:
+    """A figure with the digits that its metric deserves."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if metric in ("top_decile_lift", "calibration_slope") else f"{value:.4f}"
+
+
+def _cell(metric: str, figure: dict[str, float | None]) -> str:
+    if figure["ci_low"] is None:
+        return number(metric, figure["value"])
+    low, high = (number(metric, figure[end])[:5] for end in ("ci_low", "ci_high"))
+    return f"{number(metric, figure['value'])}\n{low}-{high}"
+
+
+def metric_table(title: str, models: dict[str, Any], champion: str | None = None) -> Table:
+    """One row per model, the champion marked and the baseline last; 95 % intervals below the figures."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table.add_column("model", no_wrap=True)
+    for header in SHOWN.values():
+        table.add_column(header, justify="right", no_wrap=True)
+    for name in sorted(models, key=lambda model: (model == RECENCY, model != champion)):
+        label = f"{name} *" if name == champion else f"{name}\n(baseline)" if name == RECENCY else name
+        table.add_row(label, *(_cell(metric, models[name][metric]) for metric in SHOWN))
+    return table
+
+
+def accuracy_line(metrics: dict[str, Any]) -> str:
+    """Accuracy, never without what saying the same of everybody would reach."""
+    return (
+        f"champion: accuracy {metrics['accuracy']['value']:.3f}; saying the same of everybody: "
+        f"{metrics['majority_accuracy']['value']:.3f} (base rate {metrics['base_rate']['value']:.3f})"
+    )
+
+
+def calibration_line(metrics: dict[str, Any]) -> str:
+    """How far the probabilities can be taken at their word."""
+    slope, error = metrics["calibration_slope"], metrics["ece"]
+    low, high = number("calibration_slope", slope["ci_low"]), number("calibration_slope", slope["ci_high"])
+    return (
+        f"champion: calibration slope {number('calibration_slope', slope['value'])} ({low}-{high}; 1 is right), "
+        f"calibration error {number('ece', error['value'])}"
+    )
+
+
+def comparison_lines(comparisons: list[dict[str, Any]]) -> list[str]:
+    """One line per pair of models: paired differences with their 95 % intervals."""
+    pairs = dict.fromkeys((row["model_name"], row["reference_name"]) for row in comparisons)
+    lines = []
+    for model, reference in pairs:
+        parts = [
+            f"{SHOWN[row['metric']]} {_signed(row['difference'])} [{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]"
+            for row in comparisons
+            if (row["model_name"], row["reference_name"]) == (model, reference) and row["metric"] in COMPARED
+        ]
+        lines.append(f"{model} less {reference}: {'; '.join(parts)}")
+    return lines
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"

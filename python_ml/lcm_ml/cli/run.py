@@ -1,0 +1,111 @@
+"""`lcm-ml run`: build, fit when needed, score, publish: the whole loop in one command."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+
+# Shares of the progress bar, from where the time goes on The Complete Journey.
+BUILT, FITTED, SCORED, PUBLISHED = 0.45, 0.85, 0.9, 0.95
+
+
+def run(
+    full_refresh: Annotated[bool, typer.Option(help="Rebuild all tables rather than what changed.")] = False,
+    refit: Annotated[bool, typer.Option(help="Fit even when the champion is up to date.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the fit.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the tables, fit when there is no champion or it is stale, score, publish.
+
+    Reads what was loaded; before any load, the sample.
+
+    Example: `lcm-ml run` (hourly, from a scheduler: `lcm-ml run --json >> run.log`)
+    """
+    with command(as_json):
+        from lcm_ml.warehouse.connection import writer_lock
+
+        with writer_lock("lcm-ml run", notify), progress("run", as_json) as advance:
+            result = run_all(advance, full_refresh=full_refresh, refit=refit, seed=seed)
+        emit(result, as_json, _show)
+
+
+def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> dict[str, Any]:
+    """Run the steps one after another. Each is atomic: a failure leaves what the steps before it made.
+
+    Raises:
+        LcmError: from the step that failed.
+    """
+    from lcm_ml.churn.training import FitOptions
+    from lcm_ml.cli.fit import run_fit
+    from lcm_ml.cli.score import run_score
+    from lcm_ml.registry.staleness import why_stale
+    from lcm_ml.warehouse.build import build
+    from lcm_ml.warehouse.connection import connect
+
+    built = build(lambda what, share: advance(f"build {what}", BUILT * share), full_refresh=full_refresh)
+    with connect(read_only=True, notify=notify) as con:
+        reason = "asked for" if refit else why_stale(con)
+    fitted = None
+    if reason:
+        fitted = run_fit(
+            FitOptions(seed=seed), lambda what, share: advance(f"fit {what}", BUILT + (FITTED - BUILT) * share)
+        )
+    advance("score", FITTED)
+    scored = run_score(None, None, lambda *_: None)
+    advance("publish", SCORED)
+    published = run_publish(lambda what, share: advance(f"publish {what}", SCORED + (1 - SCORED) * share))
+    return {"built": built, "fit_because": reason, "fitted": fitted, "scored": scored, "published": published}
+
+
+def run_publish(advance: Advance) -> dict[str, Any]:
+    """Publish a snapshot and write the report of it.
+
+    Raises:
+        LcmError: when nothing is built, or a file cannot be written.
+    """
+    from lcm_ml.publishing.snapshot import publish
+    from lcm_ml.reporting.report import write_report
+    from lcm_ml.warehouse.connection import connect, writer_lock
+
+    with writer_lock("lcm-ml publish", notify):
+        with connect(read_only=True, notify=notify) as con:
+            manifest = publish(con, advance)
+            report = write_report(con, manifest)
+        return {
+            "snapshot_id": manifest["snapshot_id"],
+            "rows": {name: relation["rows"] for name, relation in manifest["relations"].items()},
+            "folder": manifest["folder"],
+            "views": manifest["views"],
+            "report": report,
+        }
+
+
+def publish(as_json: JsonOption = False) -> None:
+    """Publish the serving relations as one immutable snapshot, which readers switch to in one step.
+
+    Example: `lcm-ml publish`
+    """
+    with command(as_json):
+        with progress("publish", as_json) as advance:
+            result = run_publish(advance)
+        emit(result, as_json, _show_published)
+
+
+def _show(result: dict[str, Any]) -> None:
+    out.print(f"built      {result['built']['source']}; {result['built']['nodes']} nodes")
+    for line in result["built"]["rebuilt"]:
+        out.print(f"           {line}")
+    if result["fitted"]:
+        out.print(f"fitted     {result['fitted']['champion_version']} ({result['fit_because']})")
+    else:
+        out.print("fitted     no need: the champion is up to date")
+    scored = result["scored"]
+    out.print(f"scored     {scored['users']:,} users as of {scored['as_of_date']}")
+    _show_published(result["published"])
+
+
+def _show_published(published: dict[str, Any]) -> None:
+    out.print(f"published  {published['snapshot_id']}: {published['folder']}")
+    out.print(f"           for BI: {published['views']}")
+    out.print(f"report     {published['report']}")

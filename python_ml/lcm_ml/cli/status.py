@@ -1,0 +1,142 @@
+"""`lcm-ml status`: what is loaded, built, trained, scored and published."""
+
+from typing import Any
+
+from rich.table import Table
+
+from lcm_ml import project
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out
+
+SHOWN_METRICS = ("auc", "average_precision", "log_loss", "brier", "top_decile_lift")
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show what is loaded, built, trained, scored and published, and from when.
+
+    Example: `lcm-ml status --json | jq .stages`
+    """
+    with command(as_json):
+        from lcm_ml.warehouse import status as warehouse_status
+        from lcm_ml.warehouse.connection import connect
+
+        with connect(read_only=True, notify=notify) as con:
+            result = warehouse_status.collect(con)
+        emit({"warehouse": project.warehouse_path(), "report": _report()} | result, as_json, show)
+
+
+def _report() -> str | None:
+    path = project.beside_warehouse("published") / "report.html"
+    return str(path) if path.exists() else None
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the state of the warehouse for people."""
+    out.print(f"[bold]warehouse[/bold]  {result['warehouse']}")
+    _show_loads(result)
+    _show_rows(result["rows"])
+    _show_stages(result)
+    _show_metrics(result)
+    _show_scores(result)
+    _show_published(result)
+
+
+def _show_loads(result: dict[str, Any]) -> None:
+    for load in result["loads"]:
+        out.print(
+            f"[bold]loaded[/bold]     {load['source']}, {load['events_in']:,} events, {load['loaded_at']:%F %H:%M} UTC"
+        )
+    if not result["loads"]:
+        out.print("[bold]loaded[/bold]     nothing: the build reads the sample seeds (or your own tables)")
+    build = result["build"]
+    if build is None:
+        out.print("[bold]built[/bold]      nothing yet; next: lcm-ml run")
+        return
+    out.print(
+        f"[bold]built[/bold]      {build['status']}, from {build['source_mode']}, {build['started_at']:%F %H:%M} UTC"
+    )
+
+
+def _show_rows(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    totals = {
+        kind: sum(row["row_count"] for row in rows if row["kind"] == kind)
+        for kind in ("rows_in", "kept", "duplicate", "quarantined")
+    }
+    out.print(
+        f"[bold]rows[/bold]       {totals['rows_in']:,} in = {totals['kept']:,} kept"
+        f" + {totals['duplicate']:,} duplicates + {totals['quarantined']:,} quarantined"
+    )
+    for row in rows:
+        if row["kind"] in ("duplicate", "quarantined", "noted"):
+            out.print(f"           {row['row_count']:>9,}  {row['rule']}{' (kept)' if row['kind'] == 'noted' else ''}")
+
+
+def _show_stages(result: dict[str, Any]) -> None:
+    if not result["stages"]:
+        return
+    total = sum(row["users"] for row in result["stages"])
+    table = Table(title=f"users per lifecycle stage, {result['stages'][0]['as_of_date']}", title_justify="left")
+    table.add_column("stage")
+    table.add_column("users", justify="right")
+    table.add_column("share", justify="right")
+    for row in result["stages"]:
+        table.add_row(row["stage"], f"{row['users']:,}", f"{row['users'] / total:.1%}")
+    out.print(table)
+
+
+def _show_metrics(result: dict[str, Any]) -> None:
+    metrics = result["metrics"]
+    if not metrics:
+        if result["build"]:
+            out.print("[bold]trained[/bold]    nothing yet; next: lcm-ml fit")
+        return
+    first = metrics[0]
+    table = Table(
+        title=f"out of time, test date {first['as_of_date']}, {first['n_users']:,} users (95 % intervals)",
+        title_justify="left",
+    )
+    table.add_column("model")
+    for metric in SHOWN_METRICS:
+        table.add_column(metric.replace("_", " "), justify="right")
+    values = {(row["model_name"], row["metric"]): row for row in metrics}
+    for model in dict.fromkeys(row["model_name"] for row in metrics):
+        table.add_row(model, *(_figure(values.get((model, metric))) for metric in SHOWN_METRICS))
+    out.print(table)
+    champion = result["champion"]
+    if champion:
+        out.print(
+            f"[bold]champion[/bold]   {champion['model_name']}, version {champion['model_version']}, "
+            f"trained on {champion['trained_from']} to {champion['trained_to']}"
+        )
+
+
+def _figure(row: dict[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    if row["ci_low"] is None:
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.4f}\n{row['ci_low']:.3f}-{row['ci_high']:.3f}"
+
+
+def _show_scores(result: dict[str, Any]) -> None:
+    if result["scores"]:
+        bands = ", ".join(f"{row['users']:,} {row['risk_band']}" for row in result["scores"])
+        out.print(f"[bold]scored[/bold]     as of {result['scores'][0]['as_of_date']}: {bands}")
+    elif result["champion"]:
+        out.print("[bold]scored[/bold]     nothing yet; next: lcm-ml score")
+    for failure in result["failures"]:
+        when = f"{failure['started_at']:%F %H:%M} UTC"
+        out.print(f"[bold red]failed[/bold red]     {failure['command']}, {when}: {failure['message']}")
+
+
+def _show_published(result: dict[str, Any]) -> None:
+    published = result["published"]
+    if published is None:
+        out.print("[bold]published[/bold]  nothing yet; next: lcm-ml run")
+        return
+    folder = project.beside_warehouse("published")
+    out.print(f"[bold]published[/bold]  {published['snapshot_id']}: {folder}/current/*.parquet")
+    out.print(f"           for BI: {folder}/lcm_published.duckdb")
+    if result["report"]:
+        out.print(f"[bold]report[/bold]     {result['report']}")

@@ -1,0 +1,211 @@
+"""Marts to Polars frames: one row per user and as_of_date, with the label where it is known."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lcm_ml.errors import LcmError
+from lcm_ml.frames.splits import no_labels
+from lcm_ml.warehouse import state
+from lcm_ml.warehouse.connection import table_exists
+
+KEYS = ["user_id", "as_of_date"]
+LABEL = "is_churned"
+NOT_FEATURES = {*KEYS, LABEL, "input_hash", "is_active_buyer"}
+FEATURES_MART = "marts.user_features"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Users' features at as_of_dates, sorted by as_of_date and user_id.
+
+    Attributes:
+        data: user_id, as_of_date, is_churned (training frames only) and the features.
+        features: names of the feature columns, in order.
+        horizon_days: days of the label window.
+    """
+
+    data: pl.DataFrame
+    features: tuple[str, ...]
+    horizon_days: int
+
+    def dates(self) -> list[date]:
+        """The as_of_dates in it, oldest first."""
+        return self.data.get_column("as_of_date").unique().sort().to_list()
+
+    def at(self, *dates: date) -> "Frame":
+        """The rows of these as_of_dates."""
+        return replace(self, data=self.data.filter(pl.col("as_of_date").is_in(list(dates))))
+
+    def labels(self) -> npt.NDArray[np.float64]:
+        """is_churned as 0.0 and 1.0, one per row."""
+        return self.data.get_column(LABEL).cast(pl.Float64).to_numpy()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names, types and values: equal frames have equal ones, on any machine."""
+        digest = hashlib.sha256()
+        for column in self.data.get_columns():
+            digest.update(f"{column.name}:{column.dtype};".encode())
+            digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+            if column.dtype == pl.String:
+                digest.update("\x1f".join(column.fill_null("").to_list()).encode())
+            elif column.dtype == pl.Boolean:
+                digest.update(np.packbits(column.fill_null(False).to_numpy()).tobytes())
+            else:
+                digest.update(np.ascontiguousarray(column.to_physical().fill_null(0).to_numpy()).tobytes())
+        return digest.hexdigest()
+
+
+def make_frame(data: pl.DataFrame, horizon_days: int, non_model_features: Iterable[str] = ()) -> Frame:
+    """A Frame from columns user_id, as_of_date, features and maybe is_churned, sorted and with plain types.
+
+    Raises:
+        LcmError: naming a column whose type no model can take.
+    """
+    skip = NOT_FEATURES | set(non_model_features)
+    features = tuple(name for name in data.columns if name not in skip)
+    for name in features:
+        kind = data.schema[name]
+        if not (kind.is_numeric() or kind in (pl.Boolean, pl.String, pl.Categorical) or isinstance(kind, pl.Enum)):
+            raise LcmError(
+                f"the feature {name} has the type {kind}, which no model takes",
+                "turn it into a number, or list it in the var non_model_features",
+            )
+    decimals = [name for name in features if data.schema[name].is_decimal()]
+    texts = [name for name in features if data.schema[name] == pl.Categorical or isinstance(data.schema[name], pl.Enum)]
+    labels = [LABEL] if LABEL in data.columns else []
+    plain = data.select(*KEYS, *labels, *features).with_columns(
+        pl.col(decimals).cast(pl.Float64), pl.col(texts).cast(pl.String)
+    )
+    return Frame(plain.sort("as_of_date", "user_id"), features, horizon_days)
+
+
+def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
+    """Features and labels of the churn population at the last `as_of_count` labelled dates.
+
+    Raises:
+        LcmError: when the marts are not built, no user has a label, or extra features do not fit.
+    """
+    settings = built_settings(con)
+    horizon = int(settings["churn_horizon_days"])
+    dates = [
+        row[0]
+        for row in con.execute(
+            "select distinct as_of_date from marts.user_churn_labels where horizon_days = ? order by 1 desc limit ?",
+            [horizon, int(settings["as_of_count"])],
+        ).fetchall()
+    ]
+    if not dates:
+        raise LcmError(*no_labels(horizon))
+    base = read(
+        con,
+        """
+        select f.*, l.is_churned
+        from marts.user_features as f
+        inner join marts.user_churn_labels as l on l.user_id = f.user_id and l.as_of_date = f.as_of_date
+        where l.as_of_date >= $first and l.horizon_days = $horizon
+        """,
+        {"first": min(dates), "horizon": horizon},
+    )
+    return make_frame(_with_extras(con, base, dates, settings), horizon, settings["non_model_features"])
+
+
+def scoring_frame(con: duckdb.DuckDBPyConnection, as_of_date: date) -> Frame:
+    """Features of the churn population at one date; it has no label column.
+
+    Raises:
+        LcmError: when the marts are not built, the date is none of theirs, or nobody is to be scored then.
+    """
+    settings = built_settings(con)
+    spine = [row[0] for row in con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
+    if as_of_date not in spine:
+        listed = ", ".join(str(day) for day in spine) or "none"
+        raise LcmError(f"{as_of_date} is no as_of_date of this warehouse: there are {listed}", "take one of these")
+    base = read(
+        con, "select * from marts.user_features where as_of_date = $day and is_active_buyer", {"day": as_of_date}
+    )
+    if base.is_empty():
+        raise LcmError(
+            f"no users to score at {as_of_date}: nobody purchased in the {settings['active_window_days']} days before",
+            "take another date with --as-of, or load newer events",
+        )
+    horizon = int(settings["churn_horizon_days"])
+    return make_frame(_with_extras(con, base, [as_of_date], settings), horizon, settings["non_model_features"])
+
+
+def scoring_date(con: duckdb.DuckDBPyConnection) -> date:
+    """E, the end of the data: the date that `score` takes by default.
+
+    Raises:
+        LcmError: when the marts are not built or have none.
+    """
+    state.require_built(con)
+    row = con.execute("select max(as_of_date) from marts.as_of_dates where is_scoring_date").fetchone()
+    if row is None or row[0] is None:
+        raise LcmError("marts.as_of_dates has no scoring date: there are no events", "load events and run `dbt build`")
+    day: date = row[0]
+    return day
+
+
+def read(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pl.DataFrame:
+    """A query's rows, also where an earlier `execute` left some of its own unfetched, which `con.sql` refuses."""
+    con.complete()
+    rows: pl.DataFrame = con.sql(query, params=parameters).pl()
+    return rows
+
+
+def built_settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The settings of the last build, once it is known to be whole.
+
+    Raises:
+        LcmError: when the marts may not be read.
+    """
+    state.require_built(con)
+    return state.settings(con)
+
+
+def _with_extras(
+    con: duckdb.DuckDBPyConnection, base: pl.DataFrame, dates: Sequence[date], settings: dict[str, Any]
+) -> pl.DataFrame:
+    for relation in settings["extra_feature_models"]:
+        base = _join(base, _read_relation(con, str(relation), dates), str(relation))
+    if table_exists(con, "ml", "user_extra_features"):
+        long = read(
+            con,
+            "select user_id, as_of_date, feature, value from ml.user_extra_features where as_of_date in $dates",
+            {"dates": list(dates)},
+        )
+        if not long.is_empty():
+            wide = long.sort("feature").pivot(on="feature", index=KEYS, values="value")
+            base = _join(base, wide, "ml.user_extra_features")
+    return base
+
+
+def _read_relation(con: duckdb.DuckDBPyConnection, relation: str, dates: Sequence[date]) -> pl.DataFrame:
+    setting = "mend the var extra_feature_models and run `dbt build`"
+    if not re.fullmatch(r"\w+\.\w+", relation):
+        raise LcmError(f"extra_feature_models names {relation!r}, which is not schema.table", setting)
+    schema, name = relation.split(".")
+    if not table_exists(con, schema, name):
+        raise LcmError(f"extra_feature_models names {relation}, which is not in the warehouse", setting)
+    columns = [row[0] for row in con.execute(f"describe {relation}").fetchall()]
+    if missing := [key for key in KEYS if key not in columns]:
+        raise LcmError(f"{relation} has no column {', '.join(missing)}", "key it by user_id and as_of_date")
+    return read(con, f"select * from {relation} where as_of_date in $dates", {"dates": list(dates)})
+
+
+def _join(base: pl.DataFrame, extra: pl.DataFrame, relation: str) -> pl.DataFrame:
+    if taken := sorted(set(extra.columns) & (set(base.columns) - set(KEYS))):
+        raise LcmError(f"{relation} has columns that {FEATURES_MART} has too: {', '.join(taken)}", "rename them there")
+    if extra.select(KEYS).is_duplicated().any():
+        raise LcmError(f"{relation} repeats the key user_id, as_of_date", "bring it to one row per user and date")
+    keyed = extra.with_columns(pl.col("user_id").cast(pl.String), pl.col("as_of_date").cast(pl.Date))
+    return base.join(keyed, on=KEYS, how="left")

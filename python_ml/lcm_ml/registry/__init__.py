@@ -1,0 +1,1 @@
+"""Saved models: artefact folders without pickle, and the table of versions."""

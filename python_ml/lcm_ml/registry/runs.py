@@ -1,0 +1,105 @@
+"""Runs: their identity, their row in ml.model_runs, and writing all that a run found at once."""
+
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.warehouse import writer
+from lcm_ml.warehouse.connection import Notify, connect, transaction, writer_lock
+from lcm_ml.warehouse.contracts import tables
+
+
+def utc_now() -> datetime:
+    """Now in UTC, without a zone, as the warehouse's timestamps are."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _stamp() -> str:
+    return f"{utc_now():%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
+
+
+@dataclass
+class Run:
+    """A run of fit, score or evaluate. `stamp` sorts by time and is unique."""
+
+    command: str
+    parameters: dict[str, Any]
+    seed: int | None = None
+    data_fingerprint: str | None = None
+    stamp: str = field(default_factory=_stamp)
+    started_at: datetime = field(default_factory=utc_now)
+
+    @property
+    def run_id(self) -> str:
+        """Identifies the run in every table."""
+        return f"{self.stamp}-{self.command}"
+
+    def row(self, status: str, message: str | None = None) -> pl.DataFrame:
+        """The run as a row of ml.model_runs, finished now."""
+        return pl.DataFrame(
+            {
+                "run_id": [self.run_id],
+                "command": [self.command],
+                "started_at": [self.started_at],
+                "finished_at": [utc_now()],
+                "status": [status],
+                "parameters": [json.dumps(self.parameters, default=str)],
+                "data_fingerprint": [self.data_fingerprint],
+                "seed": [self.seed],
+                "message": [message],
+            },
+            schema_overrides={"data_fingerprint": pl.String, "seed": pl.Int64, "message": pl.String},
+        )
+
+
+def record(
+    run: Run, rows: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]], notify: Notify
+) -> dict[str, pl.DataFrame]:
+    """Write a successful run and everything it found in one transaction.
+
+    Args:
+        run: the run.
+        rows: given the connection with its open transaction (some rows depend on what is there), the rows of
+            each ml table; empty frames are left out.
+        notify: told when another process has to be waited for.
+
+    Returns:
+        What was written.
+
+    Raises:
+        LcmError: when the warehouse cannot be written; nothing was.
+    """
+    contracts = tables("ml")
+    with writer_lock(f"lcm-ml {run.command}", notify), connect(notify=notify) as con, transaction(con):
+        writer.ensure(con, contracts)
+        found = {"model_runs": run.row("ok"), **rows(con)}
+        for name, frame in found.items():
+            if frame.height:
+                writer.write(con, contracts[name], frame)
+    return found
+
+
+@contextlib.contextmanager
+def failure_recorded(run: Run, notify: Notify) -> Iterator[None]:
+    """Leave a row in ml.model_runs when the block fails; wrong use leaves none."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        message = error.message if isinstance(error, LcmError) else f"{type(error).__name__}: {error}"
+        # The first failure is the one to tell: that it could not be recorded either adds nothing.
+        with contextlib.suppress(LcmError, OSError, duckdb.Error):
+            contracts = tables("ml")
+            with writer_lock(f"lcm-ml {run.command}", notify), connect(notify=notify) as con, transaction(con):
+                writer.ensure(con, contracts)
+                writer.write(con, contracts["model_runs"], run.row("failed", message))
+        raise

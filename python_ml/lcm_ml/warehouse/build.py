@@ -1,0 +1,69 @@
+"""Run dbt on this warehouse, as `dbt build` on the command line would."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lcm_ml import project
+from lcm_ml.errors import LcmError
+from lcm_ml.warehouse.connection import DBT_LOCK_WAIT, connect
+
+Advance = Callable[[str, float], None]
+
+
+def build(advance: Advance, *, full_refresh: bool = False) -> dict[str, Any]:
+    """Run `dbt build` in a process of its own, so that its file lock and its memory go with it.
+
+    Args:
+        advance: told the node under way and the share of nodes done.
+        full_refresh: rebuild everything.
+
+    Returns:
+        `nodes` run, `rebuilt` messages of models that were rebuilt whole, and the `source` that was read.
+
+    Raises:
+        LcmError: naming the nodes that failed, with dbt's own message.
+    """
+    # Wait here, where the holder can be named and the time-out is ours, rather than in dbt.
+    with connect():
+        pass
+    command = [sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--no-use-colors", "build"]
+    if full_refresh:
+        command.append("--full-refresh")
+    environment = os.environ | {DBT_LOCK_WAIT: "1"}
+    with subprocess.Popen(
+        command, cwd=project.root(), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        messages, nodes = _follow(process, advance)
+    if process.returncode:
+        errors = [text for level, text in messages if level == "error" and text.strip()]
+        shown = "\n".join(errors[:12]) or "\n".join(text for _, text in messages[-12:])
+        raise LcmError(f"dbt build failed:\n{shown}", "see logs/dbt.log, mend it, then run it again")
+    own = [text.removeprefix("lcm: ") for _, text in messages if text.startswith("lcm: ")]
+    return {
+        "nodes": nodes,
+        "source": next((text for text in own if text.startswith("reading")), ""),
+        "rebuilt": [text for text in own if text.startswith("rebuilt")],
+    }
+
+
+def _follow(process: "subprocess.Popen[str]", advance: Advance) -> tuple[list[tuple[str, str]], int]:
+    messages: list[tuple[str, str]] = []
+    total = 0
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            messages.append(("error", line.rstrip()))
+            continue
+        info, data = entry.get("info", {}), entry.get("data", {})
+        messages.append((info.get("level", ""), info.get("msg", "")))
+        if data.get("index") and data.get("total"):
+            total = max(total, data["total"])
+            name = (data.get("node_info") or {}).get("node_name", "")
+            advance(name, data["index"] / data["total"])
+    return messages, total

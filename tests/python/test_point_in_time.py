@@ -1,0 +1,176 @@
+"""The promises about time: no future in the features, and an incremental build that equals a full one."""
+
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+from lifecycle import MARTS, assert_same, build, change, dbt, lcm, mart, query
+
+END = "2026-01-01"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a simulated shop, dirty rows and all."""
+    out = tmp_path_factory.mktemp("shop")
+    arguments = ("--users", "250", "--days", "260", "--seed", "11", "--end", END, "--dirty", "0.02")
+    lcm(out / "unused.duckdb", "simulate", *arguments, "--out", str(out))
+    return out
+
+
+def files_of(shop: Path) -> list[str]:
+    arguments = []
+    for path in sorted(shop.glob("*.parquet")):
+        arguments += [f"--{path.stem.replace('_', '-')}", str(path)]
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse built once from everything."""
+    path = tmp_path_factory.mktemp("whole") / "lcm.duckdb"
+    lcm(path, "load", "files", *files_of(shop))
+    build(path)
+    return path
+
+
+def grid(path: Path) -> list[date]:
+    return query(path, "select as_of_date from marts.as_of_dates where is_on_grid order by 1")["as_of_date"].to_list()
+
+
+# What a shop's tables would not hold yet on the day of the cut.
+CUTS = [
+    "delete from raw.events where try_cast(event_time as timestamp) >= timestamp '{cut}'",
+    "delete from raw.users where signed_up_at >= timestamp '{cut}'",
+    "delete from raw.campaigns where starts_at >= timestamp '{cut}'",
+    "delete from raw.campaign_touches where touched_at >= timestamp '{cut}'",
+    "update raw.campaign_touches set responded_at = null where responded_at >= timestamp '{cut}'",
+    "delete from raw.support_tickets where created_at >= timestamp '{cut}'",
+    "update raw.support_tickets set resolved_at = null where resolved_at >= timestamp '{cut}'",
+    "delete from raw.identities where linked_at >= timestamp '{cut}'",
+]
+
+
+@pytest.mark.parametrize("position", [1, 3, -2])
+def test_the_future_never_reaches_the_past(whole: Path, shop: Path, tmp_path: Path, position: int) -> None:
+    cut = grid(whole)[position]
+    path = tmp_path / "lcm.duckdb"
+    lcm(path, "load", "files", *files_of(shop))
+    before = query(path, "select count(*) as n from raw.events").item()
+    change(path, *(statement.format(cut=cut) for statement in CUTS))
+    assert query(path, "select count(*) as n from raw.events").item() < before
+    # The log of the loads would not know the deleted rows either.
+    change(
+        path,
+        "update raw.load_files set rows_in = n + rows_rejected "
+        "from (select count(*) as n from raw.events) where table_name = 'events'",
+    )
+    build(path, variables={"data_end_date": str(cut)})
+
+    known = f"as_of_date <= date '{cut}' and as_of_date in (select as_of_date from marts.as_of_dates where is_on_grid)"
+    for name in ("user_features", "lapsed_user_features", "user_lifecycle", "lifecycle_transitions"):
+        expected = mart(whole, name, known)
+        assert expected.height > 0
+        assert_same(mart(path, name, known), expected, name)
+    weeks = f"as_of_date <= date '{cut}'"
+    assert_same(mart(path, "lifecycle_weekly", weeks), mart(whole, "lifecycle_weekly", weeks), "lifecycle_weekly")
+    observed = f"as_of_date + horizon_days <= date '{cut}'"
+    expected = mart(whole, "user_churn_labels", observed)
+    assert position == 1 or expected.height > 0
+    assert_same(mart(path, "user_churn_labels"), expected, "user_churn_labels")
+
+
+def test_the_test_of_the_future_can_fail(whole: Path, tmp_path: Path) -> None:
+    """Were features read from after the date, the comparison above would show it."""
+    features = mart(whole, "user_features")
+    dates = grid(whole)
+    shifted = features.filter(pl.col("as_of_date") == dates[2]).with_columns(as_of_date=pl.lit(dates[1]))
+    honest = features.filter(pl.col("as_of_date") == dates[1])
+    with pytest.raises(AssertionError):
+        assert_same(shifted, honest, "user_features")
+
+
+def test_building_twice_computes_nothing_again(whole: Path) -> None:
+    tables = {name: mart(whole, name) for name in MARTS}
+    run = build(whole)
+    assert not [line for line in run.own if "computes" in line or "rebuilt" in line], run.own
+    for name, before in tables.items():
+        assert_same(mart(whole, name), before, name)
+
+
+@pytest.fixture(scope="module")
+def halves(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, date]:
+    """Events up to a day, and the rest with a late row for a user some weeks before; the late row's day."""
+    out = tmp_path_factory.mktemp("halves")
+    events = pl.read_parquet(shop / "events.parquet")
+    times = events["event_time"].cast(pl.String).str.to_datetime(strict=False)
+    early = times.is_null() | (times < pl.datetime(2025, 12, 20))
+    late_day = date(2025, 11, 12)
+    is_late = pl.Series([False] * events.height)
+    purchases = events.with_row_index().filter((times.dt.date() == late_day) & (events["event_type"] == "purchase"))
+    is_late[purchases["index"].to_list()[:3]] = True
+    assert is_late.sum() > 0
+    events.filter(early & ~is_late).write_parquet(out / "first.parquet")
+    events.filter(~early | is_late).write_parquet(out / "second.parquet")
+    return out / "first.parquet", out / "second.parquet", late_day
+
+
+def test_new_and_late_rows_touch_only_their_dates(
+    shop: Path, halves: tuple[Path, Path, date], tmp_path: Path
+) -> None:
+    first, second, late_day = halves
+    path = tmp_path / "lcm.duckdb"
+    others = [argument for argument in files_of(shop) if not argument.endswith("events.parquet")]
+    others.remove("--events")
+    lcm(path, "load", "files", "--events", str(first), *others)
+    build(path)
+    before = query(path, "select as_of_date, input_hash from marts.as_of_dates")
+
+    lcm(path, "load", "files", "--events", str(second), "--append")
+    run = build(path)
+
+    after = query(path, "select as_of_date, input_hash from marts.as_of_dates")
+    unchanged = before.join(after, on=["as_of_date", "input_hash"])["as_of_date"].to_list()
+    assert unchanged
+    assert all(day <= late_day for day in unchanged)
+    touched = after.filter(~pl.col("as_of_date").is_in(unchanged))
+    said = [line for line in run.own if line.startswith("lcm: user_features computes")]
+    assert said == [
+        f"lcm: user_features computes {touched.height} dates, "
+        f"{touched['as_of_date'].min()} to {touched['as_of_date'].max()}"
+    ]
+    assert not [line for line in run.own if "rebuilt user_features" in line]
+
+    incremental = {name: mart(path, name) for name in MARTS}
+    build(path, "--full-refresh")
+    for name, expected in incremental.items():
+        assert_same(mart(path, name), expected, name)
+
+
+def test_a_changed_setting_rebuilds_the_models_it_touches(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lcm.duckdb"
+    path.write_bytes(whole.read_bytes())
+    run = build(path, variables={"loyal_min_purchase_days": 2})
+    assert any("rebuilt user_lifecycle whole" in line for line in run.own), run.own
+    loyal = "select count(*) as n from marts.user_lifecycle where stage = 'loyal'"
+    assert query(path, loyal).item() > query(whole, loyal).item()
+
+
+def test_a_killed_build_is_refused(whole: Path, tmp_path: Path) -> None:
+    """A dbt that dies leaves its row open; lcm-ml says which command mends it."""
+    from typer.testing import CliRunner
+
+    from lcm_ml.cli.main import app
+
+    path = tmp_path / "lcm.duckdb"
+    path.write_bytes(whole.read_bytes())
+    change(path, "update meta.builds set status = 'open', finished_at = null")
+    from lifecycle import warehouse_at
+
+    with warehouse_at(path):
+        result = CliRunner().invoke(app, ["fit"])
+    assert result.exit_code == 1
+    assert "did not finish" in result.output
+    assert "dbt build" in result.output
+    assert dbt(path, "build").success
