@@ -59,7 +59,16 @@ def dbt(path: Path, *arguments: str, variables: dict[str, Any] | None = None) ->
     from dbt.cli.main import dbtRunner
 
     messages: list[str] = []
-    command = [*arguments, "--project-dir", str(ROOT), "--profiles-dir", str(ROOT), "--quiet", "--log-level-file", "none"]
+    command = [
+        *arguments,
+        "--project-dir",
+        str(ROOT),
+        "--profiles-dir",
+        str(ROOT),
+        "--quiet",
+        "--log-level-file",
+        "none",
+    ]
     command += ["--target-path", str(path.parent / "target")]
     if variables:
         command += ["--vars", json.dumps(variables)]

@@ -47,7 +47,9 @@ def test_the_readme_example_builds(shop_tables: Path) -> None:
     assert sorted(rules) == ["duplicate_event_id", "event_time_in_future", "unreadable_event_time"]
     users = query(shop_tables, "select count(distinct user_id) as n from marts.user_lifecycle").item()
     assert users == 40
-    original = query(shop_tables, "select original from staging.quarantined_events where rule like 'unreadable%'").item()
+    original = query(
+        shop_tables, "select original from staging.quarantined_events where rule like 'unreadable%'"
+    ).item()
     assert "yesterday" in original
 
 

@@ -116,9 +116,7 @@ def halves(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out / "first.parquet", out / "second.parquet", late_day
 
 
-def test_new_and_late_rows_touch_only_their_dates(
-    shop: Path, halves: tuple[Path, Path, date], tmp_path: Path
-) -> None:
+def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path, Path, date], tmp_path: Path) -> None:
     first, second, late_day = halves
     path = tmp_path / "lcm.duckdb"
     others = [argument for argument in files_of(shop) if not argument.endswith("events.parquet")]
