@@ -15,6 +15,7 @@ import lcm_ml
 from lcm_ml import project
 from lcm_ml.errors import LcmError
 from lcm_ml.warehouse import state
+from lcm_ml.warehouse.connection import first_row
 
 Advance = Callable[[str, float], None]
 RELATIONS = (
@@ -66,7 +67,7 @@ def _export(con: duckdb.DuckDBPyConnection, folder: Path, snapshot_id: str, adva
     # One transaction: all relations come from the same state of the warehouse.
     con.execute("begin transaction")
     try:
-        scored = con.execute("select max(as_of_date) from serving.churn_scores_latest").fetchone()
+        scored = first_row(con, "select max(as_of_date) from serving.churn_scores_latest")
         for done, name in enumerate(RELATIONS):
             advance(name, done / len(RELATIONS))
             relations[name] = _export_relation(con, name, folder, snapshot_id)
@@ -92,7 +93,7 @@ def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, sn
     path.chmod(0o600)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    row = con.execute(f"select count(*) from {source}").fetchone()
+    row = first_row(con, f"select count(*) from {source}")
     columns = [column[0] for column in con.execute(f"select * from {source} limit 0").description or []]
     return {"rows": row[0] if row else 0, "sha256": digest, "columns": [*columns, "snapshot_id"]}
 

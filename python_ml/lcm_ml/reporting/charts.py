@@ -53,7 +53,7 @@ def score_distribution(scores: pl.DataFrame) -> str:
 
 def calibration(bins: pl.DataFrame) -> str:
     """Predicted against realised churn by bin of equal mass. Columns: model_name, mean_probability, churn_rate."""
-    most = max(bins["mean_probability"].max() or 0, bins["churn_rate"].max() or 0)  # type: ignore[type-var]
+    most = max(bins["mean_probability"].max() or 0, bins["churn_rate"].max() or 0)
     ideal = alt.Chart(pl.DataFrame({"x": [0.0, most], "y": [0.0, most]})).mark_line(strokeDash=[4, 4], color="#666666")
     points = (
         alt.Chart(bins)

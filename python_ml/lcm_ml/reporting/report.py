@@ -22,7 +22,8 @@ METRICS = (
 
 
 def _frame(con: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
-    return con.sql(sql).pl()
+    frame: pl.DataFrame = con.sql(sql).pl()
+    return frame
 
 
 def write_report(con: duckdb.DuckDBPyConnection, manifest: dict[str, Any]) -> Path:

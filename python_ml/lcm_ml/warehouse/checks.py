@@ -12,7 +12,7 @@ import duckdb
 from lcm_ml import project
 from lcm_ml.errors import LcmError
 from lcm_ml.warehouse import contracts, state
-from lcm_ml.warehouse.connection import connect, table_exists
+from lcm_ml.warehouse.connection import connect, first_row, table_exists
 
 TESTED_VERSIONS = {"dbt-core": "1.11", "dbt-duckdb": "1.11", "duckdb": "2.0", "polars": "2", "scikit-learn": "1.9"}
 LOW_DISK_GIB = 2
@@ -124,7 +124,7 @@ def _contracts(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def _artefacts(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     if not table_exists(con, "ml", "model_versions"):
         return _check("model", "none yet", "note", "lcm-ml fit")
-    row = con.execute("select artefact from ml.model_versions where status = 'champion'").fetchone()
+    row = first_row(con, "select artefact from ml.model_versions where status = 'champion'")
     if row is None:
         return _check("model", "no champion yet", "note", "lcm-ml fit")
     folder = project.beside_warehouse("artefacts") / row[0]

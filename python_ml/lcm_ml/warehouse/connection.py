@@ -4,10 +4,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -214,7 +215,7 @@ def check_version(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """
     if not table_exists(con, "meta", "warehouse_version"):
         return
-    row = con.execute("select max(version) from meta.warehouse_version").fetchone()
+    row = first_row(con, "select max(version) from meta.warehouse_version")
     if row and row[0] is not None and row[0] > WAREHOUSE_VERSION:
         raise LcmError(
             f"{path} has layout version {row[0]}, newer than the {WAREHOUSE_VERSION} that this lcm-ml knows",
@@ -222,13 +223,27 @@ def check_version(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
 
 
+def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+    """The first row of a query, or None. The result is read to its end: an open one blocks the connection's next."""
+    found = con.execute(sql, list(parameters)).fetchall()
+    return found[0] if found else None
+
+
+def rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query, each as column name to value."""
+    cursor = con.execute(sql)
+    names = [column[0] for column in cursor.description or []]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def table_exists(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> bool:
     """Whether the warehouse has this table or view."""
-    found = con.execute(
+    found = first_row(
+        con,
         "select 1 from information_schema.tables "
         "where table_catalog = current_database() and table_schema = ? and table_name = ?",
         [schema, name],
-    ).fetchone()
+    )
     return found is not None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 
 from lcm_ml.errors import LcmError
-from lcm_ml.warehouse.connection import table_exists
+from lcm_ml.warehouse.connection import rows, table_exists
 
 BUILD = "run `dbt build` (or `lcm-ml run`)"
 
@@ -26,10 +26,8 @@ def last_build(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
     """The newest row of meta.builds, or None before the first build."""
     if not table_exists(con, "meta", "builds"):
         return None
-    cursor = con.execute("select * from meta.builds order by started_at desc limit 1")
-    row = cursor.fetchone()
-    names = [column[0] for column in cursor.description or []]
-    return dict(zip(names, row, strict=True)) if row else None
+    found = rows(con, "select * from meta.builds order by started_at desc limit 1")
+    return found[0] if found else None
 
 
 def require_built(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

@@ -6,13 +6,7 @@ import duckdb
 
 from lcm_ml.publishing.snapshot import current_manifest
 from lcm_ml.warehouse import state
-from lcm_ml.warehouse.connection import table_exists
-
-
-def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    cursor = con.execute(sql)
-    names = [column[0] for column in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+from lcm_ml.warehouse.connection import rows, table_exists
 
 
 def collect(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -40,7 +34,7 @@ def collect(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def _loads(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     if not table_exists(con, "raw", "loads"):
         return []
-    return _rows(
+    return rows(
         con,
         """
         select
@@ -55,7 +49,7 @@ def _loads(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _row_counts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(
+    return rows(
         con,
         """
         select kind, rule, cast(sum(row_count) as bigint) as row_count
@@ -67,7 +61,7 @@ def _row_counts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _stages(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(
+    return rows(
         con,
         """
         select as_of_date, to_stage as stage, cast(sum(users) as bigint) as users
@@ -80,7 +74,7 @@ def _stages(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _dates(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
-    found = _rows(
+    found = rows(
         con,
         """
         select
@@ -95,12 +89,12 @@ def _dates(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
 
 
 def _champion(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
-    found = _rows(con, "select * from ml.model_versions where status = 'champion' order by created_at desc limit 1")
+    found = rows(con, "select * from ml.model_versions where status = 'champion' order by created_at desc limit 1")
     return found[0] if found else None
 
 
 def _metrics(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(
+    return rows(
         con,
         """
         select model_name, as_of_date, metric, value, ci_low, ci_high, n_users
@@ -112,7 +106,7 @@ def _metrics(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _scores(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(
+    return rows(
         con,
         """
         select as_of_date, model_version, risk_band, count(*) as users, max(scored_at) as scored_at
@@ -124,7 +118,7 @@ def _scores(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _failures(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _rows(
+    return rows(
         con,
         """
         select command, started_at, message

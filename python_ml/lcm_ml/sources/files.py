@@ -1,0 +1,348 @@
+"""Load files into the raw tables: names mapped, types cast, what cannot be cast kept; memory does not grow."""
+
+import glob
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
+from lcm_ml.sources.readers import ROW_NUMBER, Source, literal, open_source, quoted, reading
+from lcm_ml.warehouse.connection import Notify, first_row
+from lcm_ml.warehouse.contracts import Column, Table, raw_inputs
+
+Advance = Callable[[str, float], None]
+
+# 2026-01-31 10:00:00+02:00, ...Z: a time of day followed by an offset.
+OFFSET = r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
+EPOCH_SECONDS, EPOCH_MILLISECONDS = r"^\s*\d{10}\s*$", r"^\s*\d{13}\s*$"
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files become raw rows.
+
+    Attributes:
+        maps: per table, contract column to the file's column.
+        constants: per table, contract column to the value that all rows get.
+        append: add to what raw holds rather than take its place.
+        timezone: of times without an offset; None refuses a file that mixes both kinds.
+        drop_identical: rows of a file that are equal in content share one event_id, so that staging keeps one.
+    """
+
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    constants: dict[str, dict[str, str]] = field(default_factory=dict)
+    append: bool = False
+    timezone: str | None = None
+    drop_identical: bool = False
+
+    def __post_init__(self) -> None:
+        for named in (self.maps, self.constants):
+            for table, columns in named.items():
+                _check_names(table, columns)
+        if self.timezone is not None:
+            known = first_row(duckdb.connect(), "select 1 from pg_timezone_names() where name = ?", [self.timezone])
+            if known is None:
+                raise UsageError(
+                    f"--timezone: there is no time zone {self.timezone!r}", "e.g. --timezone Europe/Berlin"
+                )
+        for table, columns in self.constants.items():
+            types = {column.name: column.data_type for column in raw_inputs()[table].columns}
+            for name, value in columns.items():
+                cast = first_row(duckdb.connect(), f"select try_cast(? as {types[name]})", [value])
+                if cast is None or cast[0] is None:
+                    raise UsageError(
+                        f"--set {table}.{name}={value}: not a {types[name]}", "give a value of the column's type"
+                    )
+
+
+def _check_names(table: str, columns: dict[str, str]) -> None:
+    known = raw_inputs()
+    if table not in known:
+        raise UsageError(f"there is no raw table {table!r}", f"one of: {', '.join(known)}")
+    names = [column.name for column in known[table].columns if not column.lineage]
+    for name in columns:
+        if name not in names:
+            raise UsageError(f"raw.{table} has no column {name!r}", f"one of: {', '.join(names)}")
+
+
+def expand(patterns: list[str]) -> list[Path]:
+    """The files that the patterns name, in order, each once.
+
+    Raises:
+        LcmError: for a pattern that matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if Path(pattern).exists():
+            found[Path(pattern)] = None
+            continue
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
+        if not matches:
+            raise LcmError(f"{pattern} does not exist", "check the path; in a pattern, quote it: 'exports/*.parquet'")
+        found.update(dict.fromkeys(map(Path, matches)))
+    return list(found)
+
+
+def load_files(
+    patterns: dict[str, list[str]], options: FileOptions, advance: Advance, notify: Notify
+) -> dict[str, Any]:
+    """Load files of any of the raw tables in one transaction.
+
+    Args:
+        patterns: raw table name to paths or globs.
+        options: see FileOptions.
+        advance: told the file under way and the share of files done.
+        notify: told when another process has to be waited for.
+
+    Returns:
+        load_id (None when nothing was new), files with rows_in, rows_loaded, rows_rejected and unused columns,
+        totals, and the skipped files.
+
+    Raises:
+        LcmError: naming the file, its column and the next step; the warehouse is as it was then.
+    """
+    files = [(table, path) for table, given in patterns.items() for path in expand(given)]
+    described = {
+        "files": [str(path) for _, path in files],
+        "map": options.maps,
+        "set": options.constants,
+        "timezone": options.timezone,
+        "drop_identical": options.drop_identical,
+    }
+    # A file that cannot be opened is told before anything is locked or dropped.
+    for _, path in files:
+        open_source(duckdb.connect(), path)
+    skipped: list[str] = []
+    with raw_load("files", described, append=options.append, memory_notify=notify) as load:
+        for done, (table_name, path) in enumerate(files):
+            advance(path.name, done / len(files))
+            with path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if load.already_loaded(table_name, digest):
+                skipped.append(str(path))
+                continue
+            load.record(_load_file(load, raw_inputs()[table_name], path, digest, options))
+        return result_of(load, skipped)
+
+
+def _load_file(load: RawLoad, table: Table, path: Path, digest: str, options: FileOptions) -> FileOutcome:
+    with reading(path):
+        source = open_source(load.con, path)
+        mapping = _mapping(table, source, options)
+        _stage(load.con, table, source, mapping, options)
+        total, good = _counts(load.con, table, source, mapping, options)
+        _insert(load, table, path, options)
+    return FileOutcome(
+        table_name=table.name,
+        source_file=str(path),
+        content_hash=digest,
+        rows_in=total,
+        rows_loaded=good,
+        rows_rejected=total - good,
+        unused_columns=sorted(set(source.columns) - set(mapping.values())),
+    )
+
+
+def _mapping(table: Table, source: Source, options: FileOptions) -> dict[str, str]:
+    """Contract column to the file's column.
+
+    Raises:
+        LcmError: when a mapped or a required column is not in the file.
+    """
+    have = ", ".join(source.columns)
+    by_lower = {name.lower(): name for name in source.columns}
+    named = options.maps.get(table.name, {})
+    constants = options.constants.get(table.name, {})
+    for target, column in named.items():
+        if column not in source.columns:
+            raise LcmError(
+                f"{source.path} has no column {column!r}, which --map gives to {table.name}.{target}; it has: {have}",
+                "mend --map",
+            )
+    mapping = dict(named)
+    for contract in table.columns:
+        name = contract.name
+        if contract.lineage or name in mapping or name in constants:
+            continue
+        if name in by_lower:
+            mapping[name] = by_lower[name]
+        elif contract.required and not (table.name == "events" and name == "event_id"):
+            raise LcmError(
+                f"{source.path} has no column {name!r}, which {table.name} needs; it has: {have}",
+                f"name it, e.g. --map {table.name}.{name}={next(iter(source.columns))}, "
+                f"or give all rows one value with --set {table.name}.{name}=...",
+            )
+    return mapping
+
+
+def _stage(
+    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, str], options: FileOptions
+) -> None:
+    """Read the file once into a temporary table: cast values, the rule of the first that cannot be, row numbers."""
+    constants = options.constants.get(table.name, {})
+    casts, unreadable = [], []
+    for column in table.columns:
+        if column.lineage:
+            continue
+        if column.name in constants:
+            casts.append(f"cast({literal(constants[column.name])} as {column.data_type}) as {column.name}")
+        elif column.name not in mapping:
+            casts.append(f"cast(null as {column.data_type}) as {column.name}")
+        else:
+            value, cast = _cast(source, mapping[column.name], column, options.timezone)
+            casts.append(f"{cast} as {column.name}")
+            if cast != value:
+                unreadable.append(f"when {value} is not null and {cast} is null then 'unreadable_{column.name}'")
+    rule = f"case {' '.join(unreadable)} end" if unreadable else "cast(null as varchar)"
+    mixed = ", ".join(
+        f"{_has_offset(source, mapping[name])} as {quoted('offset_' + name)}"
+        for name in _text_times(table, source, mapping)
+    )
+    con.execute(
+        f"create or replace temporary table staged_rows as "
+        f"select {', '.join(casts)}, {rule} as rule, {ROW_NUMBER} as source_row, "
+        f"case when {rule} is not null then {source.original} end as original"
+        f"{', ' + mixed if mixed else ''} from {source.relation} as rows_of_file"
+    )
+
+
+def _cast(source: Source, name: str, column: Column, timezone: str | None) -> tuple[str, str]:
+    """The value as it is, and the value cast to the contract's type; both the same where no cast is needed."""
+    found = source.columns[name]
+    value = source.value(name)
+    if found == "varchar":
+        value = f"nullif({value}, '')"
+    if column.data_type == found and not (found == "timestamp" and timezone):
+        return value, value
+    if column.data_type == "timestamp":
+        return value, _cast_time(value, found, timezone)
+    if column.data_type == "varchar":
+        cast = f"cast({value} as varchar)"
+        return (value, value) if found == "varchar" else (cast, cast)
+    if found in ("double", "float"):
+        # Nothing but a number is one: decimals know no NaN.
+        return value, f"try_cast(case when isfinite({value}) then {value} end as {column.data_type})"
+    return value, f"try_cast({value} as {column.data_type})"
+
+
+def _cast_time(value: str, found: str, timezone: str | None) -> str:
+    """SQL that turns a time of any kind into naive UTC; null where it is none."""
+
+    def from_local(local: str) -> str:
+        return f"timezone('UTC', timezone({literal(timezone)}, {local}))" if timezone else local
+
+    if found.startswith("timestamp with") or found == "timestamptz":
+        return f"timezone('UTC', {value})"
+    if found in ("bigint", "integer", "hugeint", "ubigint", "uinteger"):
+        seconds = f"case when abs({value}) >= 100000000000 then {value} / 1000.0 else {value} end"
+        return f"try(timezone('UTC', to_timestamp({seconds})))"
+    if found.startswith(("timestamp", "date")):
+        return from_local(f"try_cast({value} as timestamp)")
+    return (
+        f"case when regexp_matches({value}, {literal(OFFSET)}) then timezone('UTC', try_cast({value} as timestamptz)) "
+        f"when regexp_matches({value}, {literal(EPOCH_SECONDS)}) "
+        f"then timezone('UTC', to_timestamp(try_cast({value} as bigint))) "
+        f"when regexp_matches({value}, {literal(EPOCH_MILLISECONDS)}) "
+        f"then timezone('UTC', to_timestamp(try_cast({value} as bigint) / 1000.0)) "
+        f"else {from_local(f'try_cast({value} as timestamp)')} end"
+    )
+
+
+def _text_times(table: Table, source: Source, mapping: dict[str, str]) -> list[str]:
+    return [
+        column.name
+        for column in table.columns
+        if column.data_type == "timestamp" and source.columns.get(mapping.get(column.name, "")) == "varchar"
+    ]
+
+
+def _has_offset(source: Source, column: str) -> str:
+    return f"regexp_matches({source.value(column)}, {literal(OFFSET)})"
+
+
+def _counts(
+    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, str], options: FileOptions
+) -> tuple[int, int]:
+    """Rows read and rows that can be loaded.
+
+    Raises:
+        LcmError: when the file has no rows, when none can be loaded, or when times mix offsets and none.
+    """
+    times = _text_times(table, source, mapping)
+    mixed = "".join(
+        f", count(*) filter ({quoted('offset_' + name)} and {name} is not null)"
+        f", count(*) filter (not {quoted('offset_' + name)} and {name} is not null)"
+        for name in times
+    )
+    row = first_row(con, f"select count(*), count(*) filter (rule is null){mixed} from staged_rows")
+    assert row is not None
+    total, good, *offsets = row
+    if total == 0:
+        raise LcmError(f"{source.path} has no rows", "leave it out, or write it again")
+    if good == 0:
+        worst = first_row(con, "select rule, count(*) from staged_rows group by 1 order by 2 desc limit 1")
+        example = first_row(con, "select original from staged_rows limit 1")
+        column = worst[0].removeprefix("unreadable_") if worst else "?"
+        raise LcmError(
+            f"{source.path}: not one of {total:,} rows can be read as {table.name}; mostly {column} is no "
+            f"{_type_of(table, column)}, e.g. {(example[0] if example else '')[:200]}",
+            "check the columns' names and types, see --map",
+        )
+    if options.timezone is None:
+        for name, with_offset, without in zip(times, offsets[::2], offsets[1::2], strict=True):
+            if with_offset and without:
+                raise LcmError(
+                    f"{source.path}: {table.name}.{name} mixes {with_offset:,} times with an offset and {without:,} "
+                    "without one",
+                    "say where the ones without were taken: --timezone UTC, or the shop's zone",
+                )
+    return int(total), int(good)
+
+
+def _type_of(table: Table, name: str) -> str:
+    return next((column.data_type for column in table.columns if column.name == name), "value")
+
+
+def _insert(load: RawLoad, table: Table, path: Path, options: FileOptions) -> None:
+    names = [column.name for column in table.columns if not column.lineage]
+    lineage = [load.load_id, load.loaded_at, str(path)]
+    staged = "(select * from staged_rows where rule is null)"
+    selected = {name: name for name in names}
+    if table.name == "events":
+        staged, selected["event_id"] = _event_ids(load.con, names, options)
+    load.con.execute(
+        f"insert into {table.full_name} ({', '.join(names)}, load_id, loaded_at, source_file, source_row) "
+        f"select {', '.join(selected[name] for name in names)}, ?, ?, ?, source_row from {staged} as readable_rows",
+        lineage,
+    )
+    load.con.execute(
+        "insert into raw.rejected_rows "
+        "select ?, ?, ?, ?, source_row, rule, original from staged_rows where rule is not null",
+        [load.load_id, load.loaded_at, table.name, str(path)],
+    )
+    load.con.execute("drop table staged_rows")
+
+
+def _event_ids(con: duckdb.DuckDBPyConnection, names: list[str], options: FileOptions) -> tuple[str, str]:
+    """The rows to insert and the SQL of their event_id.
+
+    A file without ids gets them from the row's content and its ordinal among equal rows of the file: a basket may hold
+    the same line twice, and a second export of the same rows, in a file of its own, gives the same ids again.
+    """
+    has_ids = first_row(con, "select 1 from staged_rows where event_id is not null limit 1") is not None
+    if has_ids and not options.drop_identical:
+        return "(select * from staged_rows where rule is null)", "event_id"
+    content = ", ".join(f"cast({name} as varchar)" for name in names if name != "event_id")
+    rows = f"(select *, md5(cast(to_json([{content}]) as varchar)) as content_hash from staged_rows where rule is null)"
+    if options.drop_identical:
+        first = (
+            "first_value(event_id) over (partition by content_hash order by source_row)" if has_ids else "content_hash"
+        )
+        return f"(select *, {first} as shared_id from {rows})", "shared_id"
+    ranked = f"(select *, row_number() over (partition by content_hash order by source_row) as ordinal from {rows})"
+    return ranked, "case when ordinal = 1 then content_hash else concat(content_hash, '-', ordinal) end"

@@ -1,0 +1,122 @@
+"""A load: everything it writes to schema raw appears together, or not at all."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+import lcm_ml
+from lcm_ml.errors import LcmError
+from lcm_ml.warehouse import contracts, writer
+from lcm_ml.warehouse.connection import Notify, connect, first_row, transaction, writer_lock
+
+
+@dataclass
+class FileOutcome:
+    """What became of one file."""
+
+    table_name: str
+    source_file: str
+    content_hash: str
+    rows_in: int
+    rows_loaded: int
+    rows_rejected: int
+    unused_columns: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RawLoad:
+    """An open load. `loaded_at` is naive UTC; `load_id` sorts by time."""
+
+    con: duckdb.DuckDBPyConnection
+    load_id: str
+    loaded_at: datetime
+    files: list[FileOutcome] = field(default_factory=list)
+
+    def record(self, outcome: FileOutcome) -> None:
+        """Enter a file in raw.load_files.
+
+        Raises:
+            LcmError: when its rows do not add up, which would mean that some were lost.
+        """
+        if outcome.rows_in != outcome.rows_loaded + outcome.rows_rejected:
+            raise LcmError(
+                f"{outcome.source_file}: {outcome.rows_in} rows read, but {outcome.rows_loaded} loaded and "
+                f"{outcome.rows_rejected} rejected; nothing was changed",
+                "report this with the file's first lines",
+            )
+        self.con.execute(
+            "insert into raw.load_files values (?, ?, ?, ?, ?, ?, ?)",
+            [
+                self.load_id,
+                outcome.table_name,
+                outcome.source_file,
+                outcome.content_hash,
+                outcome.rows_in,
+                outcome.rows_loaded,
+                outcome.rows_rejected,
+            ],
+        )
+        self.files.append(outcome)
+
+    def already_loaded(self, table_name: str, content_hash: str) -> bool:
+        """Whether raw holds a file of the same bytes in this table, from this load or an earlier one."""
+        found = first_row(
+            self.con,
+            "select 1 from raw.load_files where table_name = ? and content_hash = ?",
+            [table_name, content_hash],
+        )
+        return found is not None
+
+
+@contextmanager
+def raw_load(
+    source: str, options: dict[str, Any], *, append: bool, memory_notify: Notify | None = None
+) -> Iterator[RawLoad]:
+    """Open a load in one transaction. Without `append` it takes the place of everything raw holds.
+
+    A load that brings no file leaves no trace.
+
+    Raises:
+        LcmError: when the warehouse is locked or cannot be written; nothing is changed then.
+    """
+    notify = memory_notify or (lambda _: None)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    load_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+    with writer_lock(f"lcm-ml load {source}", notify), connect(notify=notify) as con, transaction(con):
+        con.execute("create schema if not exists raw")
+        if not append:
+            for name in contracts.tables("raw"):
+                con.execute(f"drop table if exists raw.{name}")
+        writer.ensure(con, contracts.tables("raw"))
+        load = RawLoad(con, load_id, now)
+        yield load
+        if load.files:
+            con.execute(
+                "insert into raw.loads values (?, ?, ?, ?, ?, ?)",
+                [
+                    load_id,
+                    now,
+                    source,
+                    "append" if append else "replace",
+                    json.dumps(options, sort_keys=True),
+                    lcm_ml.__version__,
+                ],
+            )
+
+
+def result_of(load: RawLoad, skipped: list[str]) -> dict[str, Any]:
+    """What a load command prints."""
+    return {
+        "load_id": load.load_id if load.files else None,
+        "files": [vars(outcome) for outcome in load.files],
+        "rows_in": sum(outcome.rows_in for outcome in load.files),
+        "rows_loaded": sum(outcome.rows_loaded for outcome in load.files),
+        "rows_rejected": sum(outcome.rows_rejected for outcome in load.files),
+        "skipped": skipped,
+    }
