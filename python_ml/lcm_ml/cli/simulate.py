@@ -19,7 +19,12 @@ def simulate(
     end: Annotated[datetime, typer.Option(help="First day after the history.", formats=["%Y-%m-%d"])] = datetime(
         2026, 1, 1
     ),
-    dirty: Annotated[float, typer.Option(help="Share of dirty rows, 0 to 0.5.", min=0.0, max=0.5)] = 0.01,
+    dirty: Annotated[
+        float | None, typer.Option(help="Share of dirty rows. Default: 0.01 in shop, 0 in plain.", min=0.0, max=0.5)
+    ] = None,
+    sensitive_effect: Annotated[
+        bool, typer.Option("--sensitive-effect", help="Let age_band, a sensitive attribute, influence purchases.")
+    ] = False,
     file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +41,13 @@ def simulate(
             raise UsageError(f"--format takes parquet or csv, not {file_format!r}")
         try:
             config = simulator.SimulationConfig(
-                users=users, days=days, seed=seed, preset=preset, end_date=end.date(), dirty=dirty
+                users=users,
+                days=days,
+                seed=seed,
+                preset=preset,
+                end_date=end.date(),
+                dirty=dirty,
+                sensitive_effect=sensitive_effect,
             )
         except ValueError as error:
             raise UsageError(str(error)) from None

@@ -2,12 +2,11 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from lcm_ml import project
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out
-
-SHOWN_METRICS = ("auc", "average_precision", "log_loss", "brier", "top_decile_lift")
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -76,7 +75,8 @@ def _show_stages(result: dict[str, Any]) -> None:
     if not result["stages"]:
         return
     total = sum(row["users"] for row in result["stages"])
-    table = Table(title=f"users per lifecycle stage, {result['stages'][0]['as_of_date']}", title_justify="left")
+    title = f"users per lifecycle stage, {result['stages'][0]['as_of_date']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("stage")
     table.add_column("users", justify="right")
     table.add_column("share", justify="right")
@@ -91,32 +91,21 @@ def _show_metrics(result: dict[str, Any]) -> None:
         if result["build"]:
             out.print("[bold]trained[/bold]    nothing yet; next: lcm-ml fit")
         return
+    from lcm_ml.cli.metric_table import metric_table
+
     first = metrics[0]
-    table = Table(
-        title=f"out of time, test date {first['as_of_date']}, {first['n_users']:,} users (95 % intervals)",
-        title_justify="left",
-    )
-    table.add_column("model")
-    for metric in SHOWN_METRICS:
-        table.add_column(metric.replace("_", " "), justify="right")
-    values = {(row["model_name"], row["metric"]): row for row in metrics}
-    for model in dict.fromkeys(row["model_name"] for row in metrics):
-        table.add_row(model, *(_figure(values.get((model, metric))) for metric in SHOWN_METRICS))
-    out.print(table)
+    models: dict[str, Any] = {}
+    for row in metrics:
+        models.setdefault(row["model_name"], {})[row["metric"]] = row
+    name = result["champion"]["model_name"] if result["champion"] else None
+    title = f"out of time, test date {first['as_of_date']}, {first['n_users']:,} users (95 % intervals)"
+    out.print(metric_table(title, models, name))
     champion = result["champion"]
     if champion:
         out.print(
             f"[bold]champion[/bold]   {champion['model_name']}, version {champion['model_version']}, "
             f"trained on {champion['trained_from']} to {champion['trained_to']}"
         )
-
-
-def _figure(row: dict[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "-"
-    if row["ci_low"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.4f}\n{row['ci_low']:.3f}-{row['ci_high']:.3f}"
 
 
 def _show_scores(result: dict[str, Any]) -> None:

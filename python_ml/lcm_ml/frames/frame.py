@@ -15,11 +15,11 @@ import polars as pl
 from lcm_ml.errors import LcmError
 from lcm_ml.frames.splits import no_labels
 from lcm_ml.warehouse import state
-from lcm_ml.warehouse.connection import table_exists
+from lcm_ml.warehouse.connection import first_row, table_exists
 
 KEYS = ["user_id", "as_of_date"]
 LABEL = "is_churned"
-NOT_FEATURES = {*KEYS, LABEL, "input_hash", "is_active_buyer"}
+NOT_FEATURES = {*KEYS, LABEL, "is_active_buyer"}
 FEATURES_MART = "marts.user_features"
 
 
@@ -148,7 +148,7 @@ def scoring_date(con: duckdb.DuckDBPyConnection) -> date:
         LcmError: when the marts are not built or have none.
     """
     state.require_built(con)
-    row = con.execute("select max(as_of_date) from marts.as_of_dates where is_scoring_date").fetchone()
+    row = first_row(con, "select max(as_of_date) from marts.as_of_dates where is_scoring_date")
     if row is None or row[0] is None:
         raise LcmError("marts.as_of_dates has no scoring date: there are no events", "load events and run `dbt build`")
     day: date = row[0]
@@ -156,8 +156,7 @@ def scoring_date(con: duckdb.DuckDBPyConnection) -> date:
 
 
 def read(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pl.DataFrame:
-    """A query's rows, also where an earlier `execute` left some of its own unfetched, which `con.sql` refuses."""
-    con.complete()
+    """A query's rows as a frame."""
     rows: pl.DataFrame = con.sql(query, params=parameters).pl()
     return rows
 
