@@ -102,7 +102,7 @@ def warehouse():
         """
         create table marts.user_features as
         select user_id, as_of_date, n as days_since_last_purchase, n::decimal(10, 2) as amount, user_id as shop,
-               n > 2 as is_big, month(as_of_date) as as_of_month, 'x' as input_hash, user_id <> 'c' as is_active_buyer
+               n > 2 as is_big, month(as_of_date) as as_of_month, user_id <> 'c' as is_active_buyer
         from features
         """
     )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,9 @@ def simulate(
     days: Annotated[int, typer.Option(help="Days of history.", min=1)] = 365,
     seed: Annotated[int, typer.Option(help="Same seed, same shop.")] = 0,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data/simulated"),
-    preset: Annotated[str, typer.Option(help="shop (everything) or plain (purchases alone, exactly BG/NBD).")] = "shop",
+    preset: Annotated[
+        Literal["shop", "plain"], typer.Option(help="shop (everything) or plain (purchases alone, exactly BG/NBD).")
+    ] = "shop",
     end: Annotated[datetime, typer.Option(help="First day after the history.", formats=["%Y-%m-%d"])] = datetime(
         2026, 1, 1
     ),
@@ -25,7 +27,7 @@ def simulate(
     sensitive_effect: Annotated[
         bool, typer.Option("--sensitive-effect", help="Let age_band, a sensitive attribute, influence purchases.")
     ] = False,
-    file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    file_format: Annotated[Literal["parquet", "csv"], typer.Option("--format", help="Of the files.")] = "parquet",
     as_json: JsonOption = False,
 ) -> None:
     """Write the raw tables of a simulated shop, and its truth in a folder of its own (OUT/truth).
@@ -37,8 +39,6 @@ def simulate(
     with command(as_json):
         from lcm_ml.sources import simulate as simulator
 
-        if file_format not in ("parquet", "csv"):
-            raise UsageError(f"--format takes parquet or csv, not {file_format!r}")
         try:
             config = simulator.SimulationConfig(
                 users=users,
