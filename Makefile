@@ -21,13 +21,13 @@ $(VENV)/runtime.done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("lcm needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (hash-checked, once) ..."
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.lock
 	@echo "installing what the tests need ..."
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
 setup: $(VENV)/runtime.done ## Make .venv from the hash-locked requirements
@@ -61,9 +61,9 @@ docs: setup ## Make the dbt docs of the warehouse, in target/index.html
 
 lock: ## Resolve the requirements again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--no-emit-find-links --extra demo --group build pyproject.toml -o requirements.lock
+		--no-emit-find-links --no-strip-extras --extra demo --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--no-emit-find-links --extra demo --group build --group dev -c requirements.lock pyproject.toml \
+		--no-emit-find-links --no-strip-extras --extra demo --group build --group dev -c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 
 clean: ## Remove what is generated, but never the warehouse
