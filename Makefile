@@ -56,14 +56,15 @@ format: $(VENV)/dev.done ## Format Python and SQL
 	@$(BIN)/ruff format .
 	@$(BIN)/sqlfluff fix models tests/dbt
 
-docs: setup ## Make the dbt docs of the warehouse, in target/index.html
+docs: setup ## Make the dbt docs of the warehouse, in target/static_index.html
 	@$(BIN)/dbt docs generate --static
 
 lock: ## Resolve the requirements again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --no-strip-extras --extra demo --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--no-emit-find-links --no-strip-extras --extra demo --group build --group dev -c requirements.lock pyproject.toml \
+		--no-emit-find-links --no-strip-extras --extra demo --extra tune --extra onnx --extra fairness --extra mlflow --group build --group dev \
+		-c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 
 clean: ## Remove what is generated, but never the warehouse
