@@ -41,7 +41,14 @@
     where build_id = '{{ invocation_id }}'
 {%- endmacro %}
 
+{# Creates the tables that are missing, and the columns that came to a contract after its table was made. #}
 {% macro create_contract_tables() -%}
+    {%- set have = {} -%}
+    {%- for row in run_query(
+        "select table_schema || '.' || table_name, list(column_name) from information_schema.columns group by 1"
+    ).rows -%}
+        {%- do have.update({row[0]: row[1]}) -%}
+    {%- endfor -%}
     {%- set schemas = {'raw': 'raw', 'load_log': 'raw', 'ml': 'ml', 'meta': 'meta'} -%}
     {%- for node in graph.sources.values() if node.source_name in schemas -%}
         {%- set schema = schemas[node.source_name] -%}
@@ -49,8 +56,12 @@
         {%- for column in node.columns.values() -%}
             {%- do columns.append(column.name ~ ' ' ~ column.data_type) -%}
         {%- endfor -%}
+        {%- set table = schema ~ '.' ~ node.name -%}
         {%- do run_query('create schema if not exists ' ~ schema) -%}
-        {%- do run_query('create table if not exists ' ~ schema ~ '.' ~ node.name ~ ' (' ~ columns | join(', ') ~ ')') -%}
+        {%- do run_query('create table if not exists ' ~ table ~ ' (' ~ columns | join(', ') ~ ')') -%}
+        {%- for column in columns if table in have and column.split(' ')[0] not in have[table] -%}
+            {%- do run_query('alter table ' ~ table ~ ' add column ' ~ column) -%}
+        {%- endfor -%}
     {%- endfor -%}
 {%- endmacro %}
 
@@ -82,6 +93,7 @@
         'population_gap_quantile', 'default_gap_days', 'max_typical_gap_days', 'at_risk_gaps', 'at_risk_min_days',
         'dormant_gaps', 'dormant_min_days', 'churned_gaps', 'churned_min_days',
         'non_model_features', 'extra_feature_models', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
+        'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size', 'fairness_max_gap',
     ]) }}
 {%- endmacro %}
 
@@ -89,7 +101,8 @@
 {% macro settings_without_effect_on_models() -%}
     {{ return([
         'as_of_count', 'non_model_features', 'extra_feature_models', 'decision_threshold', 'risk_band_high',
-        'risk_band_medium',
+        'risk_band_medium', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
+        'fairness_max_gap',
         'data_end_date', 'min_day_volume_share'
     ]) }}
 {%- endmacro %}

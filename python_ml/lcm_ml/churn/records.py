@@ -156,7 +156,16 @@ def _lift(outcome: Outcome) -> list[dict[str, Any]]:
 def importance_rows(run_id: str, models: Iterable[ChurnModel]) -> list[dict[str, Any]]:
     """Rows of ml.feature_importance."""
     return [
-        {"run_id": run_id, "model_name": model.name, "feature": name, "importance": weight, "rank": rank}
+        {
+            "run_id": run_id,
+            "model_name": model.name,
+            "method": "model",
+            "feature": name,
+            "importance": weight,
+            "ci_low": None,
+            "ci_high": None,
+            "rank": rank,
+        }
         for model in models
         for rank, (weight, name) in enumerate(
             sorted(

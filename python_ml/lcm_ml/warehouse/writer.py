@@ -8,10 +8,14 @@ from lcm_ml.warehouse.contracts import Table
 
 
 def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
-    """Create the tables that are missing, with the contract's columns."""
+    """Create the tables that are missing, and the columns that came to the contract after a table was made."""
     for table in tables.values():
         con.execute(f"create schema if not exists {table.schema}")
         con.execute(table.create_sql())
+        have = {row[0] for row in con.execute(f"describe {table.full_name}").fetchall()}
+        for column in table.columns:
+            if column.name not in have:
+                con.execute(f"alter table {table.full_name} add column {column.name} {column.data_type}")
 
 
 def write(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> int:
