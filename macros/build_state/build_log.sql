@@ -92,7 +92,7 @@
         'new_window_days', 'reactivated_window_days', 'loyal_min_purchase_days', 'min_gaps_for_rhythm',
         'population_gap_quantile', 'default_gap_days', 'max_typical_gap_days', 'at_risk_gaps', 'at_risk_min_days',
         'dormant_gaps', 'dormant_min_days', 'churned_gaps', 'churned_min_days',
-        'non_model_features', 'extra_feature_models', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
+        'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
         'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size', 'fairness_max_gap',
     ]) }}
 {%- endmacro %}
@@ -100,8 +100,8 @@
 {# Settings that only lcm-ml reads: a change of theirs rebuilds no model. #}
 {% macro settings_without_effect_on_models() -%}
     {{ return([
-        'as_of_count', 'non_model_features', 'extra_feature_models', 'decision_threshold', 'risk_band_high',
-        'risk_band_medium', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
+        'as_of_count', 'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold',
+        'risk_band_high', 'risk_band_medium', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
         'fairness_max_gap',
         'data_end_date', 'min_day_volume_share'
     ]) }}

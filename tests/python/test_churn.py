@@ -8,7 +8,7 @@ import pytest
 from synthetic import LAST, churn_data, churn_frame
 
 from lcm_ml.churn.encoding import MAX_LEVELS, Encoding, learn_encoding
-from lcm_ml.churn.estimator import estimator_class
+from lcm_ml.churn.estimator import ESTIMATORS, estimator_class, recipes
 from lcm_ml.churn.evaluation import predict_folds, rolling_splits
 from lcm_ml.churn.model import fit_model
 from lcm_ml.churn.records import calibration_rows, importance_rows, lift_rows, prediction_rows
@@ -19,6 +19,7 @@ from lcm_ml.frames.frame import make_frame
 from lcm_ml.frames.splits import split_by_date
 
 OPTIONS = FitOptions(resamples=60, folds=2)
+MODELS = recipes(["logistic", "xgboost"])
 
 
 def silent(what, share):
@@ -32,7 +33,7 @@ def frame():
 
 @pytest.fixture(scope="module")
 def result(frame):
-    return fit_models(frame, OPTIONS, silent)
+    return fit_models(frame, MODELS, OPTIONS, silent)
 
 
 def test_models_beat_the_baseline_they_stand_beside(result):
@@ -59,7 +60,7 @@ def test_the_served_model_is_the_champion_on_all_dates_with_the_same_settings(fr
 
 
 def test_two_fits_with_one_seed_give_identical_scores(frame, result):
-    again = fit_models(churn_frame(), OPTIONS, silent)
+    again = fit_models(churn_frame(), MODELS, OPTIONS, silent)
     assert again.champion == result.champion
     for name, model in result.evaluated.items():
         assert np.array_equal(model.predict(frame.data), again.evaluated[name].predict(frame.data))
@@ -77,7 +78,7 @@ def test_outcomes_of_the_test_date_change_no_choice_and_no_evaluated_model(frame
         ),
         28,
     )
-    other = fit_models(turned, OPTIONS, silent)
+    other = fit_models(turned, MODELS, OPTIONS, silent)
     assert other.champion == result.champion
     for name, model in result.evaluated.items():
         assert model.estimator.settings == other.evaluated[name].estimator.settings
@@ -86,17 +87,17 @@ def test_outcomes_of_the_test_date_change_no_choice_and_no_evaluated_model(frame
 
 def test_later_dates_change_no_earlier_fold(frame):
     splits = rolling_splits(frame, 10)
-    full = predict_folds(frame, splits, ["logistic"], 0, silent)
+    full = predict_folds(frame, splits, MODELS[:1], 0, silent)
     for fold in full:
         known = frame.at(*[day for day in frame.dates() if day <= fold.split.test])
-        alone = predict_folds(known, [fold.split], ["logistic"], 0, silent)[0]
+        alone = predict_folds(known, [fold.split], MODELS[:1], 0, silent)[0]
         assert np.array_equal(alone.outcomes["logistic"].probability, fold.outcomes["logistic"].probability)
 
 
 def test_shuffled_labels_are_worth_nothing():
     data = churn_data(dates=5, users=500, seed=4)
     labels = data.get_column("is_churned").shuffle(seed=1)
-    found = fit_models(make_frame(data.with_columns(labels), 28), FitOptions(resamples=200, folds=2), silent)
+    found = fit_models(make_frame(data.with_columns(labels), 28), MODELS, FitOptions(resamples=200, folds=2), silent)
     for name in ("logistic", "xgboost"):
         low, high = found.latest_means()[name]["auc"].interval
         assert low - 0.02 <= 0.5 <= high + 0.02
@@ -108,7 +109,7 @@ def test_a_feature_that_knows_the_answer_is_named():
         refund_after=pl.when("is_churned").then(None).otherwise(1.0), state=pl.col("is_churned").cast(pl.String)
     )
     with pytest.raises(LcmError, match=r"refund_after.*state=false.*state=true") as caught:
-        fit_models(make_frame(leaks, 28), OPTIONS, silent)
+        fit_models(make_frame(leaks, 28), MODELS, OPTIONS, silent)
     assert "noise" not in caught.value.message
 
 
@@ -121,29 +122,29 @@ def test_one_class_only_is_refused_and_named(part):
         pl.when(pl.col("as_of_date").is_in(list(days))).then(False).otherwise("is_churned").alias("is_churned")
     )
     with pytest.raises(LcmError, match=f"one class only.*{part} data.*stayed"):
-        fit_models(make_frame(same, 28), OPTIONS, silent)
+        fit_models(make_frame(same, 28), MODELS, OPTIONS, silent)
 
 
 @pytest.mark.parametrize(("dates", "said"), [(1, "a single labelled as_of_date"), (2, "only 2")])
 def test_too_few_dates_are_refused(dates, said):
     with pytest.raises(LcmError, match=said):
-        fit_models(churn_frame(dates=dates), OPTIONS, silent)
+        fit_models(churn_frame(dates=dates), MODELS, OPTIONS, silent)
     with pytest.raises(LcmError, match="no date can be predicted"):
         rolling_splits(churn_frame(dates=dates), 3)
 
 
 def test_three_dates_and_few_users_are_enough():
-    found = fit_models(churn_frame(dates=3, users=40, seed=2), OPTIONS, silent)
+    found = fit_models(churn_frame(dates=3, users=40, seed=2), MODELS, OPTIONS, silent)
     assert found.validation == []
     assert any("too few dates" in note for note in found.notes)
 
 
 def test_unknown_models_and_a_missing_baseline_column_are_named(frame):
     with pytest.raises(UsageError, match="magic"):
-        fit_models(frame, FitOptions(models=("magic",)), silent)
+        recipes(["magic"])
     without = make_frame(frame.data, 28, ["days_since_last_purchase"])
     with pytest.raises(LcmError, match="days_since_last_purchase"):
-        fit_models(without, OPTIONS, silent)
+        fit_models(without, MODELS, OPTIONS, silent)
 
 
 def test_encoding_keeps_nulls_and_does_not_guess_levels():
@@ -178,7 +179,7 @@ def test_encoding_says_what_changed():
         learn_encoding(pl.DataFrame({"n": [1, 1]}), ["n"])
 
 
-@pytest.mark.parametrize("name", ["logistic", "xgboost"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators_take_columns_that_are_all_missing(name):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3)).astype(np.float32)
@@ -245,5 +246,6 @@ def test_rows_for_the_tables_add_up(result):
 def test_the_fit_of_a_split_never_reads_its_test_date(frame):
     split = split_by_date(frame.dates(), 28)
     without = frame.at(*split.fitted)
-    ours, theirs = fit_model("xgboost", frame, split, 3).model, fit_model("xgboost", without, split, 3).model
+    recipe = MODELS[1]
+    ours, theirs = fit_model(recipe, frame, split, 3).model, fit_model(recipe, without, split, 3).model
     assert np.array_equal(ours.predict(frame.data), theirs.predict(frame.data))

@@ -10,6 +10,7 @@ import pytest
 from synthetic import churn_frame
 
 from lcm_ml import project
+from lcm_ml.churn.estimator import recipes
 from lcm_ml.churn.model import fit_model
 from lcm_ml.errors import LcmError, UsageError
 from lcm_ml.frames.splits import split_by_date
@@ -30,9 +31,14 @@ def frame():
     return churn_frame(dates=4)
 
 
-@pytest.fixture(scope="module", params=["logistic", "xgboost"])
+@pytest.fixture(scope="module", params=["logistic", "xgboost", "extra_trees", "ensemble"])
 def model(request, frame):
-    return fit_model(request.param, frame, split_by_date(frame.dates(), 28), 5).model
+    return fit_model(recipe(request.param), frame, split_by_date(frame.dates(), 28), 5).model
+
+
+def recipe(name):
+    own = {"extra_trees": {"class": "sklearn.ensemble.ExtraTreesClassifier", "parameters": {"n_estimators": 20}}}
+    return recipes([name], own)[0]
 
 
 def quiet(message):
@@ -55,13 +61,10 @@ def test_artefacts_are_private_and_hold_no_pickle(model):
     artefacts.save(model, "v1", {})
     folder = project.beside_warehouse("artefacts") / "v1"
     assert folder.stat().st_mode & 0o777 == 0o700
-    files = {path.name: path for path in folder.iterdir()}
-    assert set(files) == {
-        "manifest.json",
-        "calibration.json",
-        "model.skops" if model.name == "logistic" else "model.ubj",
-    }
-    for path in files.values():
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"manifest.json", "calibration.json"} < {path.name for path in files}
+    assert {path.suffix for path in files} <= {".json", ".skops", ".ubj"}
+    for path in files:
         assert path.stat().st_mode & 0o777 == 0o600
         assert not path.read_bytes().startswith(b"\x80")  # how every pickle of protocol 2 and later starts
     assert [path.name for path in folder.parent.iterdir()] == ["v1"]
@@ -70,7 +73,7 @@ def test_artefacts_are_private_and_hold_no_pickle(model):
 def test_any_change_is_noticed(model):
     saved = artefacts.save(model, "v1", {})
     folder = project.beside_warehouse("artefacts") / "v1"
-    for path in folder.iterdir():
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
         before = path.read_bytes()
         path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
         with pytest.raises(LcmError, match=f"{path.name} was changed"):
@@ -103,7 +106,8 @@ def test_unknown_types_are_never_loaded(tmp_path):
     import skops.io
     from sklearn.preprocessing import FunctionTransformer
 
-    from lcm_ml.churn.logistic import FILE, Logistic
+    from lcm_ml.churn.logistic import Logistic
+    from lcm_ml.churn.pipeline import FILE
 
     skops.io.dump(FunctionTransformer(os.system), tmp_path / FILE)
     with pytest.raises(LcmError, match="types that no model of ours has"):
@@ -111,7 +115,7 @@ def test_unknown_types_are_never_loaded(tmp_path):
 
 
 def test_versions_follow_each_other(frame):
-    model = fit_model("logistic", frame, split_by_date(frame.dates(), 28), 5).model
+    model = fit_model(recipe("logistic"), frame, split_by_date(frame.dates(), 28), 5).model
     saved = artefacts.Saved("v", "h")
     for k in (1, 2):
         run = Run("fit", {})

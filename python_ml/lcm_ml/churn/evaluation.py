@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from lcm_ml.churn.baselines import RECENCY, recency_baseline
+from lcm_ml.churn.estimator import Recipe
 from lcm_ml.churn.metrics import Measured, Outcome, Resamples, mean_over_dates, measure_outcome
 from lcm_ml.churn.model import Fitted, fit_model
 from lcm_ml.errors import LcmError
@@ -46,22 +47,22 @@ class Comparison:
     n_dates: int
 
 
-def predict_fold(frame: Frame, split: Split, models: Sequence[str], seed: int, told: Callable[[str], None]) -> Fold:
+def predict_fold(frame: Frame, split: Split, models: Sequence[Recipe], seed: int, told: Callable[[str], None]) -> Fold:
     """Fit every model for a split and predict its test date."""
     test = frame.at(split.test)
     users, y = test.data.get_column("user_id").to_numpy(), test.labels()
     days, probability = recency_baseline(frame.at(*split.fitted), test)
     fitted, outcomes = {}, {RECENCY: Outcome(users, y, days, probability)}
-    for name in models:
-        told(f"{name} for {split.test}")
-        fitted[name] = fit_model(name, frame, split, seed)
-        predicted = fitted[name].model.predict(test.data)
-        outcomes[name] = Outcome(users, y, predicted, predicted)
+    for recipe in models:
+        told(f"{recipe.name} for {split.test}")
+        fitted[recipe.name] = fit_model(recipe, frame, split, seed)
+        predicted = fitted[recipe.name].model.predict(test.data)
+        outcomes[recipe.name] = Outcome(users, y, predicted, predicted)
     return Fold(split, fitted, outcomes)
 
 
 def predict_folds(
-    frame: Frame, splits: Sequence[Split], models: Sequence[str], seed: int, advance: Advance
+    frame: Frame, splits: Sequence[Split], models: Sequence[Recipe], seed: int, advance: Advance
 ) -> list[Fold]:
     """predict_fold for each split; `advance` is told the share done, 0 to 1."""
     done = 0

@@ -37,6 +37,12 @@ def log_odds(probability: FloatArray) -> FloatArray:
     return np.asarray(np.log(kept / (1 - kept)), dtype=np.float64)
 
 
+def mean_log_loss(y: FloatArray, probability: FloatArray) -> float:
+    """Log loss of probabilities, shape (rows,), which are kept PROBABILITY_FLOOR away from 0 and 1."""
+    kept = np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return float(-np.mean(y * np.log(kept) + (1 - y) * np.log1p(-kept)))
+
+
 def measure(
     y: FloatArray,
     score: FloatArray,

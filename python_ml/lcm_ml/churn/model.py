@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from datetime import date
 
-import numpy as np
 import polars as pl
 
 from lcm_ml.churn.calibration import Calibration, choose_calibration
 from lcm_ml.churn.encoding import Encoding, learn_encoding
-from lcm_ml.churn.estimator import Estimator, FloatArray, estimator_class
+from lcm_ml.churn.estimator import Estimator, FloatArray, Recipe
+from lcm_ml.churn.metrics import mean_log_loss
 from lcm_ml.frames.frame import Frame
 from lcm_ml.frames.splits import Split
 
@@ -55,7 +55,7 @@ class Fitted:
     validation_log_loss: float
 
 
-def fit_model(name: str, frame: Frame, split: Split, seed: int) -> Fitted:
+def fit_model(recipe: Recipe, frame: Frame, split: Split, seed: int) -> Fitted:
     """Fit one estimator for a split: settings and calibration from the validation date, then both parts together.
 
     1. Fit on the training dates; choose the settings (trees, penalty) by the log loss on the validation date.
@@ -66,13 +66,11 @@ def fit_model(name: str, frame: Frame, split: Split, seed: int) -> Fitted:
     """
     train, validation = frame.at(*split.train), frame.at(split.validation)
     encoding, _ = learn_encoding(train.data, train.features)
-    estimator = estimator_class(name)(seed)
+    estimator = recipe.make(seed)
     y = validation.labels()
     predicted = estimator.tune(encoding.matrix(train.data), train.labels(), encoding.matrix(validation.data), y)
-    kept = np.clip(predicted, 1e-6, 1 - 1e-6)
-    loss = float(-np.mean(y * np.log(kept) + (1 - y) * np.log1p(-kept)))
     settled = ChurnModel(encoding, estimator, choose_calibration(predicted, y, seed), split.fitted, frame.horizon_days)
-    return Fitted(refit(settled, frame.at(*split.fitted)), loss)
+    return Fitted(refit(settled, frame.at(*split.fitted)), mean_log_loss(y, predicted))
 
 
 def refit(model: ChurnModel, frame: Frame) -> ChurnModel:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lcm_ml.churn.encoding import learn_encoding
-from lcm_ml.churn.estimator import DEFAULT_MODELS, estimator_class
+from lcm_ml.churn.estimator import DEFAULT_MODELS, Recipe
 from lcm_ml.churn.evaluation import (
     Advance,
     Comparison,
@@ -26,12 +26,21 @@ from lcm_ml.frames.splits import Split, observed_before, rolling_origin, split_b
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit. `folds`: validation dates that choose the champion; `resamples`: of the bootstrap."""
+    """How to fit.
+
+    Attributes:
+        models: names of the estimators.
+        seed: same seed and data, same models.
+        folds: validation dates that choose the champion, and that a search measures on.
+        resamples: of the bootstrap.
+        tune: trials of the search for settings, per model; 0 for none.
+    """
 
     models: tuple[str, ...] = DEFAULT_MODELS
     seed: int = 0
     folds: int = 4
     resamples: int = 500
+    tune: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,20 +79,18 @@ class FitResult:
         return means(self.latest)
 
 
-def fit_models(frame: Frame, options: FitOptions, advance: Advance) -> FitResult:
+def fit_models(frame: Frame, models: Sequence[Recipe], options: FitOptions, advance: Advance) -> FitResult:
     """Fit, choose, measure, refit. The same frame and options give the same result.
 
     Args:
         frame: labelled rows.
-        options: models, seed, folds, resamples.
+        models: what to fit.
+        options: seed, folds, resamples.
         advance: told what is under way and the share done, 0 to 1.
 
     Raises:
         LcmError: with too few dates, one class only, or a feature that tells the label.
-        UsageError: for a model that there is not.
     """
-    for name in options.models:
-        estimator_class(name)
     horizon, dates = frame.horizon_days, frame.dates()
     split = split_by_date(dates, horizon)
     require_both_classes(frame, "training", *split.train)
@@ -92,20 +99,15 @@ def fit_models(frame: Frame, options: FitOptions, advance: Advance) -> FitResult
     known = frame.at(*split.fitted)
     encoding, constant = learn_encoding(known.data, known.features)
     refuse_leaks(encoding, encoding.matrix(known.data), known.labels())
-
-    rolling = [
-        fold
-        for fold in rolling_origin(observed_before(dates, split.test, horizon), horizon, options.folds)
-        if both_classes(frame, fold.test) and both_classes(frame, fold.validation)
-    ]
+    rolling = choosing_splits(frame, options.folds)
     folds = predict_folds(
-        frame, [*rolling, split], options.models, options.seed, lambda what, share: advance(what, 0.75 * share)
+        frame, [*rolling, split], models, options.seed, lambda what, share: advance(what, 0.75 * share)
     )
     figures = measure_folds(
         folds, options.seed, options.resamples, lambda what, share: advance(what, 0.75 + 0.15 * share)
     )
     validation, latest = figures[:-1], figures[-max(options.folds, 1) :]
-    champion = choose_champion(validation, folds[-1], options.models)
+    champion = choose_champion(validation, folds[-1], [recipe.name for recipe in models])
     advance(f"{champion} on all dates", 0.9)
     served = refit(folds[-1].fitted[champion].model, frame)
     notes = []
@@ -118,6 +120,21 @@ def fit_models(frame: Frame, options: FitOptions, advance: Advance) -> FitResult
             "which also chose its settings"
         )
     return FitResult(split, validation, folds[-1], figures[-1], latest, compare(latest), champion, served, notes)
+
+
+def choosing_splits(frame: Frame, folds: int) -> list[Split]:
+    """The last `folds` splits whose outcomes were known before the test date: they choose settings and champion.
+
+    Raises:
+        LcmError: with too few dates.
+    """
+    horizon, dates = frame.horizon_days, frame.dates()
+    test = split_by_date(dates, horizon).test
+    return [
+        fold
+        for fold in rolling_origin(observed_before(dates, test, horizon), horizon, folds)
+        if both_classes(frame, fold.test) and both_classes(frame, fold.validation)
+    ]
 
 
 def choose_champion(validation: Sequence[FoldFigures], test: Fold, models: Sequence[str]) -> str:

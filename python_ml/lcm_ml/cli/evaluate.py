@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.fit import MODEL_HELP, chosen_models
 
 if TYPE_CHECKING:
     from lcm_ml.churn.training import FitOptions
@@ -12,9 +13,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     folds: Annotated[int, typer.Option(help="Labelled dates to predict, the latest ones.", min=1)] = 4,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="logistic or xgboost; may be repeated. Default: both.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help=MODEL_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Same seed and data, same figures.", min=0)] = 0,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.", min=50)] = 500,
     as_json: JsonOption = False,
@@ -26,12 +25,10 @@ def evaluate(
     Example: `lcm-ml evaluate --folds 4`
     """
     with command(as_json):
-        from lcm_ml.churn.estimator import DEFAULT_MODELS, estimator_class
+        from lcm_ml.churn.estimator import DEFAULT_MODELS
         from lcm_ml.churn.training import FitOptions
 
         names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
-        for name in names:
-            estimator_class(name)
         with progress("evaluate", as_json) as advance:
             result = run_evaluate(FitOptions(names, seed, folds, resamples), advance)
         emit(result, as_json, _show)
@@ -53,6 +50,7 @@ def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
     from lcm_ml.registry.runs import Run, failure_recorded, record
     from lcm_ml.warehouse.connection import connect
 
+    models = chosen_models(options.models)
     advance("reading marts", 0.0)
     run = Run("evaluate", asdict(options), options.seed)
     with connect(read_only=True, notify=notify) as con:
@@ -60,9 +58,7 @@ def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
     with failure_recorded(run, notify):
         run.data_fingerprint = frame.fingerprint()
         splits = rolling_splits(frame, options.folds)
-        folds = predict_folds(
-            frame, splits, options.models, options.seed, lambda what, share: advance(what, 0.8 * share)
-        )
+        folds = predict_folds(frame, splits, models, options.seed, lambda what, share: advance(what, 0.8 * share))
         figures = measure_folds(
             folds, options.seed, options.resamples, lambda what, share: advance(what, 0.8 + 0.15 * share)
         )

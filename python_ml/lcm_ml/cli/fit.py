@@ -6,37 +6,63 @@ import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
 
+MODEL_HELP = (
+    "logistic, xgboost, random_forest, decision_tree, gradient_boosting, neural_network, ensemble, or one of the var "
+    "custom_estimators; may be repeated. Default: logistic and xgboost."
+)
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lcm_ml.churn.estimator import Recipe
     from lcm_ml.churn.training import FitOptions, FitResult
     from lcm_ml.frames.frame import Frame
     from lcm_ml.registry.runs import Run
 
 
 def fit(
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="logistic or xgboost; may be repeated. Default: both.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help=MODEL_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Same seed and data, same scores.", min=0)] = 0,
     folds: Annotated[int, typer.Option(help="Validation dates that choose the champion.", min=1)] = 4,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.", min=50)] = 500,
+    tune: Annotated[
+        int, typer.Option(help="Search settings with this many trials per model; a stopped search goes on.", min=0)
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train churn models on the dates with labels; the latest date tests, those before it choose the champion.
 
     The champion, refitted on all labelled dates, is what `lcm-ml score` uses.
 
-    Example: `lcm-ml fit --model logistic --model xgboost --seed 7`
+    Example: `lcm-ml fit --model logistic --model xgboost --model ensemble --seed 7`
     """
     with command(as_json):
-        from lcm_ml.churn.estimator import DEFAULT_MODELS, estimator_class
+        from lcm_ml.churn.estimator import DEFAULT_MODELS
         from lcm_ml.churn.training import FitOptions
 
         names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
-        for name in names:
-            estimator_class(name)
         with progress("fit", as_json) as advance:
-            result = run_fit(FitOptions(names, seed, folds, resamples), advance)
+            result = run_fit(FitOptions(names, seed, folds, resamples, tune), advance)
         emit(result, as_json, _show)
+
+
+def chosen_models(names: "Sequence[str]") -> "tuple[Recipe, ...]":
+    """Recipes of these names; the warehouse is asked only for names of the var custom_estimators.
+
+    Raises:
+        UsageError: for a name that there is not.
+        LcmError: for a class of the user's own that cannot be used.
+    """
+    from lcm_ml import project
+    from lcm_ml.churn.estimator import ESTIMATORS, recipes
+    from lcm_ml.warehouse.connection import connect
+    from lcm_ml.warehouse.state import settings
+
+    custom = {}
+    if set(names) - set(ESTIMATORS) and project.warehouse_path().exists():
+        with connect(read_only=True, notify=notify) as con:
+            custom = settings(con).get("custom_estimators", {})
+    return recipes(names, custom)
 
 
 def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
@@ -50,8 +76,10 @@ def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
     from lcm_ml.churn.training import fit_models
     from lcm_ml.frames.frame import training_frame
     from lcm_ml.registry.runs import Run, failure_recorded
+    from lcm_ml.registry.studies import tuned
     from lcm_ml.warehouse.connection import connect
 
+    models = chosen_models(options.models)
     advance("reading marts", 0.0)
     run = Run("fit", asdict(options), options.seed)
     # Closed before training starts: nobody waits for a fit.
@@ -59,7 +87,10 @@ def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
         frame = training_frame(con)
     with failure_recorded(run, notify):
         run.data_fingerprint = frame.fingerprint()
-        found = fit_models(frame, options, advance)
+        searched = 0.8 if options.tune else 0.0
+        if options.tune:
+            models = tuned(models, frame, options, run, lambda what, share: advance(what, searched * share), notify)
+        found = fit_models(frame, models, options, lambda what, share: advance(what, searched + (1 - searched) * share))
         advance("writing", 0.95)
         return _keep(run, frame, found)
 

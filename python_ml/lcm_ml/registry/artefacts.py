@@ -17,11 +17,11 @@ import lcm_ml
 from lcm_ml import project
 from lcm_ml.churn.calibration import Calibration
 from lcm_ml.churn.encoding import Encoding
-from lcm_ml.churn.estimator import ESTIMATORS, estimator_class
+from lcm_ml.churn.estimator import CUSTOM, ESTIMATORS, estimator_class
 from lcm_ml.churn.model import ChurnModel
 from lcm_ml.errors import LcmError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 PACKAGES = ("numpy", "polars", "scikit-learn", "skops", "xgboost-cpu", "xgboost", "duckdb")
@@ -54,12 +54,16 @@ def save(model: ChurnModel, version: str, facts: dict[str, Any]) -> Saved:
         model.estimator.save(partial)
         (partial / CALIBRATION).write_text(json.dumps(model.calibration.to_dict()), encoding="utf-8")
         manifest = _manifest(model, version, facts) | {
-            "files": {path.name: _sha256(path.read_bytes()) for path in sorted(partial.iterdir())}
+            "files": {
+                path.relative_to(partial).as_posix(): _sha256(path.read_bytes())
+                for path in sorted(partial.rglob("*"))
+                if path.is_file()
+            }
         }
         content = json.dumps(manifest, indent=2, allow_nan=False).encode()
         (partial / MANIFEST).write_bytes(content)
-        for path in partial.iterdir():
-            path.chmod(0o600)
+        for path in partial.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         os.rename(partial, home / version)  # noqa: PTH104
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +94,7 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
     if _sha256(content) != artefact_hash:
         raise LcmError(f"{folder / MANIFEST} was changed after it was saved", again)
     manifest: dict[str, Any] = json.loads(content)
-    if manifest["format"] != FORMAT or manifest["model_name"] not in ESTIMATORS:
+    if manifest["format"] != FORMAT or manifest["kind"] not in (*ESTIMATORS, CUSTOM):
         raise LcmError(f"{folder} was saved by another version of lcm-ml ({manifest['code_version']})", again)
     for name, expected in manifest["files"].items():
         path = folder / name
@@ -98,7 +102,7 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
             raise LcmError(f"{path} is missing", again)
         if _sha256(path.read_bytes()) != expected:
             raise LcmError(f"{path} was changed after it was saved", again)
-    estimator = estimator_class(manifest["model_name"]).load(folder, manifest["seed"], manifest["settings"])
+    estimator = estimator_class(manifest["kind"]).load(folder, manifest["seed"], manifest["settings"])
     model = ChurnModel(
         encoding=Encoding.from_dict(manifest["columns"]),
         estimator=estimator,
@@ -115,6 +119,7 @@ def _manifest(model: ChurnModel, version: str, facts: dict[str, Any]) -> dict[st
         "format": FORMAT,
         "model_version": version,
         "model_name": model.name,
+        "kind": model.name if model.name in ESTIMATORS else CUSTOM,
         "settings": model.estimator.settings,
         "seed": model.estimator.seed,
         "calibration": model.calibration.kind,

@@ -229,9 +229,9 @@ def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[obj
     return found[0] if found else None
 
 
-def rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
     """The rows of a query, each as column name to value."""
-    cursor = con.execute(sql)
+    cursor = con.execute(sql, list(parameters))
     names = [column[0] for column in cursor.description or []]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
