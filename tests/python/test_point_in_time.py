@@ -1,6 +1,6 @@
 """The promises about time: no future in the features, and an incremental build that equals a full one."""
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +16,25 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shop")
     arguments = ("--users", "250", "--days", "260", "--seed", "11", "--end", END, "--dirty", "0.02")
     lcm(out / "unused.duckdb", "simulate", *arguments, "--out", str(out))
+    answer_on_grid_dates(out / "campaign_touches.parquet")
     return out
+
+
+def answer_on_grid_dates(path: Path) -> None:
+    """Let every third touch be answered at noon of the next as_of_date: the day on which an error by one would show."""
+    touches = pl.read_parquet(path)
+    days = (pl.col("touched_at") - pl.lit(datetime(2018, 1, 1))).dt.total_days()
+    next_date = pl.lit(datetime(2018, 1, 1, 12)) + pl.duration(days=(days // 28 + 1) * 28)
+    chosen = pl.int_range(pl.len()) % 3 == 0
+    kept = touches.with_columns(
+        pl.when(chosen)
+        .then(next_date)
+        .otherwise("responded_at")
+        .cast(touches.schema["responded_at"])
+        .alias("responded_at")
+    )
+    assert kept.filter(chosen).height > 20
+    kept.write_parquet(path)
 
 
 def files_of(shop: Path) -> list[str]:

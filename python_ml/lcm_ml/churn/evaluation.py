@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from lcm_ml.churn.baselines import RECENCY, recency_baseline
+from lcm_ml.churn.baselines import baselines
 from lcm_ml.churn.estimator import Recipe
-from lcm_ml.churn.metrics import Measured, Outcome, Resamples, mean_over_dates, measure_outcome
+from lcm_ml.churn.metrics import COMPARED, Measured, Outcome, Resamples, mean_over_dates, measure_outcome
 from lcm_ml.churn.model import Fitted, fit_model
 from lcm_ml.errors import LcmError
 from lcm_ml.frames.frame import Frame
@@ -14,12 +14,10 @@ from lcm_ml.frames.splits import Split, no_labels, rolling_origin
 
 Advance = Callable[[str, float], None]
 
-REFERENCES = ("logistic", RECENCY)
-
 
 @dataclass(frozen=True)
 class Fold:
-    """One date predicted by every model from what was known by then. `outcomes` holds the baseline too."""
+    """One date predicted by every model from what was known by then. `outcomes` has the baselines after the models."""
 
     split: Split
     fitted: dict[str, Fitted]
@@ -51,13 +49,15 @@ def predict_fold(frame: Frame, split: Split, models: Sequence[Recipe], seed: int
     """Fit every model for a split and predict its test date."""
     test = frame.at(split.test)
     users, y = test.data.get_column("user_id").to_numpy(), test.labels()
-    days, probability = recency_baseline(frame.at(*split.fitted), test)
-    fitted, outcomes = {}, {RECENCY: Outcome(users, y, days, probability)}
+    fitted: dict[str, Fitted] = {}
+    outcomes: dict[str, Outcome] = {}
     for recipe in models:
         told(f"{recipe.name} for {split.test}")
         fitted[recipe.name] = fit_model(recipe, frame, split, seed)
         predicted = fitted[recipe.name].model.predict(test.data)
         outcomes[recipe.name] = Outcome(users, y, predicted, predicted)
+    for name, found in baselines(frame.at(*split.fitted), test).items():
+        outcomes[name] = Outcome(users, y, found.score, found.probability)
     return Fold(split, fitted, outcomes)
 
 
@@ -75,9 +75,13 @@ def predict_folds(
     return [predict_fold(frame, split, models, seed, told) for split in splits]
 
 
-def measure_folds(folds: Sequence[Fold], seed: int, resamples: int, advance: Advance) -> list[FoldFigures]:
+def draws_for(folds: Sequence[Fold], seed: int, resamples: int) -> Resamples:
+    """Bootstrap draws of the users of all folds."""
+    return Resamples([next(iter(fold.outcomes.values())).users for fold in folds], seed, resamples)
+
+
+def measure_folds(folds: Sequence[Fold], draws: Resamples, advance: Advance) -> list[FoldFigures]:
     """All metrics of all models and dates, on the same draws of users."""
-    draws = Resamples([next(iter(fold.outcomes.values())).users for fold in folds], seed, resamples)
     figures = []
     for done, fold in enumerate(folds):
         advance(f"intervals for {fold.split.test}", done / len(folds))
@@ -92,16 +96,17 @@ def means(figures: Sequence[FoldFigures]) -> dict[str, dict[str, Measured]]:
     return {name: mean_over_dates([fold.models[name] for fold in figures]) for name in figures[0].models}
 
 
-def compare(figures: Sequence[FoldFigures]) -> list[Comparison]:
-    """Every model against the logistic regression and the recency baseline, where these are there."""
+def compare(figures: Sequence[FoldFigures], models: Sequence[Recipe]) -> list[Comparison]:
+    """Every model against every other and against the baselines, on the mean over dates."""
     mean = means(figures)
     return [
-        Comparison(model, reference, metric, value.minus(mean[reference][metric]), len(figures))
-        for reference in REFERENCES
-        if reference in mean
-        for model in mean
-        if model not in (reference, RECENCY)
-        for metric, value in mean[model].items()
+        Comparison(
+            recipe.name, reference, metric, mean[recipe.name][metric].minus(mean[reference][metric]), len(figures)
+        )
+        for recipe in models
+        for reference in mean
+        if reference != recipe.name
+        for metric in COMPARED
     ]
 
 

@@ -24,11 +24,15 @@ METRICS = (
     "brier",
     "top_decile_lift",
     "ece",
+    "ece_by_chance",
+    "ece_by_chance_p95",
     "calibration_slope",
     "accuracy",
     "majority_accuracy",
     "base_rate",
 )
+COMPARED = ("auc", "average_precision", "log_loss", "brier", "top_decile_lift", "ece", "accuracy")
+"""Metrics whose difference between two models says which is better."""
 
 
 def log_odds(probability: FloatArray) -> FloatArray:
@@ -119,6 +123,21 @@ def _calibration_error(y: FloatArray, probability: FloatArray, w: FloatArray) ->
     member = (mass_bins(probability) == np.arange(BINS)[:, None]).astype(np.float64)
     gaps = (member * (probability - y)) @ w
     return np.asarray(np.abs(gaps).sum(axis=0) / w.sum(axis=0), dtype=np.float64)
+
+
+def calibration_error_by_chance(probability: FloatArray, draws: int = 400) -> tuple[float, float]:
+    """What the calibration error would be if the probabilities were right: mean and 95 % point over drawn outcomes.
+
+    With a few thousand users chance alone keeps it well above 0 (Vaicenavicius and others 2019).
+    """
+    rng = np.random.default_rng(0)
+    count = int(np.clip(MAX_CELLS // max(len(probability), 1), 20, draws))
+    member = (mass_bins(probability) == np.arange(BINS)[:, None]).astype(np.float64)
+    errors = [
+        np.abs(member @ (probability - (rng.random(len(probability)) < probability))).sum() / len(probability)
+        for _ in range(count)
+    ]
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
 
 
 def logistic_line(z: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -218,7 +237,31 @@ def measure_outcome(outcome: Outcome, resamples: Resamples, threshold: float = 0
     drawn = measure(
         outcome.y, outcome.score, outcome.probability, resamples.weights(outcome.users), threshold=threshold
     )
-    return {name: Measured(float(point[name][0]), drawn[name]) for name in METRICS}
+    mean, high = calibration_error_by_chance(outcome.probability)
+    none = np.full(resamples.count, np.nan)
+    return {
+        "ece_by_chance": Measured(mean, none),
+        "ece_by_chance_p95": Measured(high, none),
+        **{name: Measured(float(value[0]), drawn[name]) for name, value in point.items()},
+    }
+
+
+def take(outcome: Outcome, positions: npt.NDArray[np.int64]) -> Outcome:
+    """Some rows of an outcome."""
+    return Outcome(
+        outcome.users[positions], outcome.y[positions], outcome.score[positions], outcome.probability[positions]
+    )
+
+
+def figure(measured: Measured | None) -> dict[str, float | None]:
+    """value, ci_low and ci_high as JSON and SQL take them: what is no number is null."""
+    if measured is None:
+        return {"value": None, "ci_low": None, "ci_high": None}
+    low, high = measured.interval
+    return {
+        name: value if np.isfinite(value) else None
+        for name, value in (("value", measured.value), ("ci_low", low), ("ci_high", high))
+    }
 
 
 def mean_over_dates(per_date: Sequence[dict[str, Measured]]) -> dict[str, Measured]:

@@ -6,7 +6,7 @@ from datetime import date
 import polars as pl
 
 from lcm_ml.churn.calibration import Calibration, choose_calibration
-from lcm_ml.churn.encoding import Encoding, learn_encoding
+from lcm_ml.churn.encoding import Encoding, FloatMatrix, learn_encoding
 from lcm_ml.churn.estimator import Estimator, FloatArray, Recipe
 from lcm_ml.churn.metrics import mean_log_loss
 from lcm_ml.frames.frame import Frame
@@ -44,15 +44,26 @@ class ChurnModel:
         Raises:
             LcmError: when the features are not those of training.
         """
-        return self.calibration.apply(self.estimator.predict_proba(self.encoding.matrix(data)))
+        return self.predict_encoded(self.encoding.matrix(data))
+
+    def predict_encoded(self, x: FloatMatrix) -> FloatArray:
+        """Calibrated churn probabilities of rows that are encoded already."""
+        return self.calibration.apply(self.estimator.predict_proba(x))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model for a split's test date, and the log loss on the validation date before it learnt from that date."""
+    """A model for a split's test date.
+
+    Attributes:
+        model: learnt from training and validation dates.
+        validation_log_loss: on the validation date, before it learnt from that date.
+        curves: log loss by iteration while its settings were chosen; empty where there are no iterations.
+    """
 
     model: ChurnModel
     validation_log_loss: float
+    curves: dict[str, list[float]]
 
 
 def fit_model(recipe: Recipe, frame: Frame, split: Split, seed: int) -> Fitted:
@@ -70,7 +81,7 @@ def fit_model(recipe: Recipe, frame: Frame, split: Split, seed: int) -> Fitted:
     y = validation.labels()
     predicted = estimator.tune(encoding.matrix(train.data), train.labels(), encoding.matrix(validation.data), y)
     settled = ChurnModel(encoding, estimator, choose_calibration(predicted, y, seed), split.fitted, frame.horizon_days)
-    return Fitted(refit(settled, frame.at(*split.fitted)), mean_log_loss(y, predicted))
+    return Fitted(refit(settled, frame.at(*split.fitted)), mean_log_loss(y, predicted), estimator.curves())
 
 
 def refit(model: ChurnModel, frame: Frame) -> ChurnModel:

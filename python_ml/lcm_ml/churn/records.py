@@ -1,28 +1,17 @@
 """What a fit or an evaluation found, as rows of the ml tables."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
 
 from lcm_ml.churn.evaluation import Comparison, Fold, FoldFigures
-from lcm_ml.churn.metrics import Measured, Outcome, mass_bins
+from lcm_ml.churn.metrics import Measured, Outcome, figure, mass_bins
 from lcm_ml.churn.model import ChurnModel
 from lcm_ml.churn.scoring import deciles
 
+CURVE_POINTS = 200
 FLOATS = ("value", "ci_low", "ci_high", "difference")
-
-
-def plain(value: float) -> float | None:
-    """A number as JSON and SQL take it: NaN and infinity are null."""
-    return value if math.isfinite(value) else None
-
-
-def figure(measured: Measured) -> dict[str, float | None]:
-    """value, ci_low and ci_high."""
-    low, high = measured.interval
-    return {"value": plain(measured.value), "ci_low": plain(low), "ci_high": plain(high)}
 
 
 def figures(models: dict[str, dict[str, Measured]]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -175,6 +164,25 @@ def importance_rows(run_id: str, models: Iterable[ChurnModel]) -> list[dict[str,
             start=1,
         )
     ]
+
+
+def curve_rows(run_id: str, fold: Fold) -> pl.DataFrame:
+    """Rows of ml.training_curves, thinned to about CURVE_POINTS for each model and part."""
+    rows = []
+    for name, fitted in fold.fitted.items():
+        for part, losses in fitted.curves.items():
+            step = len(losses) // CURVE_POINTS + 1
+            rows += [
+                {
+                    "run_id": run_id,
+                    "model_name": name,
+                    "split": part,
+                    "iteration": iteration,
+                    "log_loss": losses[iteration - 1],
+                }
+                for iteration in range(1, len(losses) + 1, step)
+            ]
+    return pl.DataFrame(rows)
 
 
 def rows_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:

@@ -12,12 +12,13 @@ from lcm_ml.churn.evaluation import (
     FoldFigures,
     both_classes,
     compare,
+    draws_for,
     means,
     measure_folds,
     predict_folds,
     require_both_classes,
 )
-from lcm_ml.churn.metrics import Measured
+from lcm_ml.churn.metrics import Measured, Resamples
 from lcm_ml.churn.model import ChurnModel, refit
 from lcm_ml.churn.sentinel import refuse_leaks
 from lcm_ml.frames.frame import Frame
@@ -34,6 +35,7 @@ class FitOptions:
         folds: validation dates that choose the champion, and that a search measures on.
         resamples: of the bootstrap.
         tune: trials of the search for settings, per model; 0 for none.
+        accept_changed_features: past dates may have other features than at the last fit.
     """
 
     models: tuple[str, ...] = DEFAULT_MODELS
@@ -41,6 +43,7 @@ class FitOptions:
     folds: int = 4
     resamples: int = 500
     tune: int = 0
+    accept_changed_features: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class FitResult:
         champion: name of the model that serves.
         served: the champion, refitted on all labelled dates.
         notes: what a reader should know.
+        draws: of the bootstrap, for more figures on the same users.
     """
 
     split: Split
@@ -68,6 +72,7 @@ class FitResult:
     champion: str
     served: ChurnModel
     notes: list[str]
+    draws: Resamples
 
     @property
     def evaluated(self) -> dict[str, ChurnModel]:
@@ -103,9 +108,8 @@ def fit_models(frame: Frame, models: Sequence[Recipe], options: FitOptions, adva
     folds = predict_folds(
         frame, [*rolling, split], models, options.seed, lambda what, share: advance(what, 0.75 * share)
     )
-    figures = measure_folds(
-        folds, options.seed, options.resamples, lambda what, share: advance(what, 0.75 + 0.15 * share)
-    )
+    draws = draws_for(folds, options.seed, options.resamples)
+    figures = measure_folds(folds, draws, lambda what, share: advance(what, 0.75 + 0.15 * share))
     validation, latest = figures[:-1], figures[-max(options.folds, 1) :]
     champion = choose_champion(validation, folds[-1], [recipe.name for recipe in models])
     advance(f"{champion} on all dates", 0.9)
@@ -119,7 +123,9 @@ def fit_models(frame: Frame, models: Sequence[Recipe], options: FitOptions, adva
             "too few dates for a rolling choice: the champion has the best log loss on the one validation date, "
             "which also chose its settings"
         )
-    return FitResult(split, validation, folds[-1], figures[-1], latest, compare(latest), champion, served, notes)
+    return FitResult(
+        split, validation, folds[-1], figures[-1], latest, compare(latest, models), champion, served, notes, draws
+    )
 
 
 def choosing_splits(frame: Frame, folds: int) -> list[Split]:

@@ -21,7 +21,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 Advance = Callable[[str, float], None]
 """Tells a progress bar what is under way and the share done, 0 to 1."""
 
-out = Console(highlight=False, soft_wrap=True)
+# A pipe has no width of its own; 80 would cut the tables.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """`lcm-ml evaluate`: how good the models are, date by date, from what was known at each."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,13 @@ def evaluate(
     model: Annotated[list[str] | None, typer.Option("--model", help=MODEL_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Same seed and data, same figures.", min=0)] = 0,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.", min=50)] = 500,
+    by: Annotated[
+        Literal["lifecycle_stage", "tenure_band", "value_band"] | None, typer.Option(help="Show figures by group too.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="OUT/truth of `lcm-ml simulate --preset plain`: adds the best that can be done."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rolling-origin evaluation: each of the last dates is predicted by models trained on earlier ones alone.
@@ -30,11 +38,11 @@ def evaluate(
 
         names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
         with progress("evaluate", as_json) as advance:
-            result = run_evaluate(FitOptions(names, seed, folds, resamples), advance)
-        emit(result, as_json, _show)
+            result = run_evaluate(FitOptions(names, seed, folds, resamples), advance, truth)
+        emit(result, as_json, lambda found: _show(found, by))
 
 
-def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
+def run_evaluate(options: "FitOptions", advance: Any, truth: Path | None = None) -> dict[str, Any]:
     """Read the marts, predict each date from earlier ones, write the figures and predictions.
 
     Raises:
@@ -42,28 +50,34 @@ def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    import polars as pl
-
     from lcm_ml.churn import records
-    from lcm_ml.churn.evaluation import compare, means, measure_folds, predict_folds, rolling_splits
-    from lcm_ml.frames.frame import training_frame
+    from lcm_ml.churn.assessment import assessment_tables, read_yardstick
+    from lcm_ml.churn.baselines import RECENCY
+    from lcm_ml.churn.ceiling import reached, read_truth, with_ceiling
+    from lcm_ml.churn.evaluation import compare, draws_for, means, measure_folds, predict_folds, rolling_splits
+    from lcm_ml.frames.frame import read, training_frame
     from lcm_ml.registry.runs import Run, failure_recorded, record
     from lcm_ml.warehouse.connection import connect
+    from lcm_ml.warehouse.state import settings
 
     models = chosen_models(options.models)
     advance("reading marts", 0.0)
-    run = Run("evaluate", asdict(options), options.seed)
+    run = Run("evaluate", {**asdict(options), "truth": truth is not None}, options.seed)
+    known = read_truth(truth) if truth else None
     with connect(read_only=True, notify=notify) as con:
         frame = training_frame(con)
+        yardstick = read_yardstick(con, frame, settings(con))
+        orders = read(con, "select user_id, ordered_at from intermediate.int_orders") if known else None
     with failure_recorded(run, notify):
         run.data_fingerprint = frame.fingerprint()
         splits = rolling_splits(frame, options.folds)
         folds = predict_folds(frame, splits, models, options.seed, lambda what, share: advance(what, 0.8 * share))
-        figures = measure_folds(
-            folds, options.seed, options.resamples, lambda what, share: advance(what, 0.8 + 0.15 * share)
-        )
+        if known and orders is not None:
+            folds = [with_ceiling(fold, known, orders, frame) for fold in folds]
+        draws = draws_for(folds, options.seed, options.resamples)
+        figures = measure_folds(folds, draws, lambda what, share: advance(what, 0.8 + 0.15 * share))
         mean = means(figures)
-        comparisons = records.comparison_rows(run.run_id, compare(figures))
+        comparisons = records.comparison_rows(run.run_id, compare(figures, models))
         advance("writing", 0.95)
         tables = {
             "model_metrics": records.rows_frame(
@@ -73,11 +87,7 @@ def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
                 ]
             ),
             "model_comparisons": records.rows_frame(comparisons),
-            "evaluation_predictions": pl.concat(records.prediction_rows(run.run_id, fold) for fold in folds),
-            "calibration_bins": records.rows_frame(
-                [row for fold in folds for row in records.calibration_rows(run.run_id, fold)]
-            ),
-            "lift_bins": records.rows_frame([row for fold in folds for row in records.lift_rows(run.run_id, fold)]),
+            **assessment_tables(run.run_id, folds, draws, yardstick),
         }
         record(run, lambda _: tables, notify)
     return {
@@ -93,15 +103,26 @@ def run_evaluate(options: "FitOptions", advance: Any) -> dict[str, Any]:
         ],
         "mean": records.figures(mean),
         "comparisons": comparisons,
+        "segments": tables["segment_metrics"].to_dicts(),
+        "reached": reached(mean, RECENCY, [recipe.name for recipe in models]) if known else [],
     }
 
 
-def _show(result: dict[str, Any]) -> None:
-    from lcm_ml.cli.metric_table import comparison_lines, metric_table
+def _show(result: dict[str, Any], by: str | None) -> None:
+    from lcm_ml.cli.metric_table import comparison_lines, metric_table, segment_table
 
     for fold in result["folds"]:
         title = f"{fold['as_of_date']}: {fold['users']:,} users, {fold['churned']:,} churned"
         out.print(metric_table(title, fold["models"]))
     out.print(metric_table(f"mean of {len(result['folds'])} dates", result["mean"]))
-    for line in comparison_lines(result["comparisons"]):
+    models = {row["model_name"] for row in result["comparisons"]}
+    best = min(models, key=lambda name: result["mean"][name]["log_loss"]["value"])
+    for line in comparison_lines(result["comparisons"], best):
         out.print(line)
+    if by:
+        out.print(segment_table(result["segments"], best, by))
+    for row in result["reached"]:
+        out.print(
+            f"{row['model_name']}: {row['share']:.1%} of the way from recency to the ceiling in {row['metric']} "
+            f"({row['baseline']:.4f} -> {row['value']:.4f} of {row['ceiling']:.4f})"
+        )

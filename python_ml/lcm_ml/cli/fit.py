@@ -14,6 +14,9 @@ MODEL_HELP = (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
+
+    from lcm_ml.churn.assessment import Yardstick
     from lcm_ml.churn.estimator import Recipe
     from lcm_ml.churn.training import FitOptions, FitResult
     from lcm_ml.frames.frame import Frame
@@ -28,6 +31,9 @@ def fit(
     tune: Annotated[
         int, typer.Option(help="Search settings with this many trials per model; a stopped search goes on.", min=0)
     ] = 0,
+    accept_changed_features: Annotated[
+        bool, typer.Option("--accept-changed-features", help="Features of past dates were redefined on purpose.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train churn models on the dates with labels; the latest date tests, those before it choose the champion.
@@ -42,7 +48,7 @@ def fit(
 
         names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
         with progress("fit", as_json) as advance:
-            result = run_fit(FitOptions(names, seed, folds, resamples, tune), advance)
+            result = run_fit(FitOptions(names, seed, folds, resamples, tune, accept_changed_features), advance)
         emit(result, as_json, _show)
 
 
@@ -73,11 +79,14 @@ def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
+    from lcm_ml.churn.assessment import read_yardstick
     from lcm_ml.churn.training import fit_models
     from lcm_ml.frames.frame import training_frame
+    from lcm_ml.frames.steadiness import changed_features, fingerprints, refuse_changed
     from lcm_ml.registry.runs import Run, failure_recorded
     from lcm_ml.registry.studies import tuned
     from lcm_ml.warehouse.connection import connect
+    from lcm_ml.warehouse.state import settings
 
     models = chosen_models(options.models)
     advance("reading marts", 0.0)
@@ -85,19 +94,29 @@ def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
     # Closed before training starts: nobody waits for a fit.
     with connect(read_only=True, notify=notify) as con:
         frame = training_frame(con)
+        yardstick = read_yardstick(con, frame, settings(con))
+        prints = fingerprints(con, frame, run.run_id, run.started_at)
+        changed = changed_features(con, prints)
     with failure_recorded(run, notify):
+        if not options.accept_changed_features:
+            refuse_changed(changed)
         run.data_fingerprint = frame.fingerprint()
         searched = 0.8 if options.tune else 0.0
         if options.tune:
             models = tuned(models, frame, options, run, lambda what, share: advance(what, searched * share), notify)
         found = fit_models(frame, models, options, lambda what, share: advance(what, searched + (1 - searched) * share))
         advance("writing", 0.95)
-        return _keep(run, frame, found)
+        return _keep(run, frame, yardstick, prints, found)
 
 
-def _keep(run: "Run", frame: "Frame", found: "FitResult") -> dict[str, Any]:
+def _keep(
+    run: "Run", frame: "Frame", yardstick: "Yardstick", prints: "pl.DataFrame", found: "FitResult"
+) -> dict[str, Any]:
     """Artefacts first, then all rows: a folder without a row harms nobody, a row without its folder would."""
     from lcm_ml.churn import records
+    from lcm_ml.churn.assessment import assessment_tables
+    from lcm_ml.churn.importance import permutation_rows
+    from lcm_ml.churn.metrics import figure
     from lcm_ml.registry import artefacts
     from lcm_ml.registry.runs import record
     from lcm_ml.registry.versions import succeeded_by, version_row
@@ -109,7 +128,7 @@ def _keep(run: "Run", frame: "Frame", found: "FitResult") -> dict[str, Any]:
             "data_fingerprint": run.data_fingerprint,
             "validation_date": found.split.validation.isoformat(),
             "test_date": found.split.test.isoformat(),
-            "test_metrics": {metric: records.figure(value) for metric, value in metrics.items()},
+            "test_metrics": {metric: figure(value) for metric, value in metrics.items()},
         }
 
     versions = {name: f"{name}-{run.stamp}-evaluated" for name in found.evaluated}
@@ -132,10 +151,17 @@ def _keep(run: "Run", frame: "Frame", found: "FitResult") -> dict[str, Any]:
     tables = {
         "model_metrics": records.rows_frame(metrics),
         "model_comparisons": records.rows_frame(records.comparison_rows(run.run_id, found.comparisons)),
-        "evaluation_predictions": records.prediction_rows(run.run_id, found.test, versions),
-        "calibration_bins": records.rows_frame(records.calibration_rows(run.run_id, found.test)),
-        "lift_bins": records.rows_frame(records.lift_rows(run.run_id, found.test)),
-        "feature_importance": records.rows_frame(records.importance_rows(run.run_id, found.evaluated.values())),
+        "feature_importance": records.rows_frame(
+            [
+                *records.importance_rows(run.run_id, found.evaluated.values()),
+                *permutation_rows(
+                    run.run_id, found.evaluated[found.champion], frame.at(found.split.test), run.seed or 0
+                ),
+            ]
+        ),
+        "feature_fingerprints": prints,
+        "training_curves": records.curve_rows(run.run_id, found.test),
+        **assessment_tables(run.run_id, [found.test], found.draws, yardstick, versions),
     }
     record(run, lambda con: {"model_versions": succeeded_by(con, rows), **tables}, notify)
     return {
@@ -188,7 +214,7 @@ def _show(result: dict[str, Any]) -> None:
             result["champion"],
         )
     )
-    for line in comparison_lines(result["comparisons"]):
+    for line in comparison_lines(result["comparisons"], result["champion"]):
         out.print(line)
     chosen = ", ".join(str(day) for day in result["validation_dates"]) or str(result["validation_date"])
     out.print(f"champion: {result['champion']}, by log loss on {chosen}; calibration: {result['calibration']}")

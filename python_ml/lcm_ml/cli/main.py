@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import lcm_ml
-from lcm_ml.cli import doctor, evaluate, fit, load, run, score, simulate, status
+from lcm_ml.cli import doctor, evaluate, fit, load, run, score, simulate, status, threshold
 
 app = typer.Typer(
     name="lcm-ml",
@@ -20,6 +20,7 @@ app.command()(simulate.simulate)
 app.command()(fit.fit)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
+app.command()(threshold.threshold)
 app.command("run")(run.run)
 app.command()(run.publish)
 app.command()(status.status)

@@ -5,7 +5,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from lcm_ml.churn.baselines import RECENCY
+from lcm_ml.churn.baselines import BASELINES
+from lcm_ml.churn.ceiling import CEILING
 
 SHOWN = {
     "auc": "AUC",
@@ -27,18 +28,18 @@ def number(metric: str, value: float | None) -> str:
 def _cell(metric: str, figure: dict[str, float | None]) -> str:
     if figure["ci_low"] is None:
         return number(metric, figure["value"])
-    low, high = (number(metric, figure[end])[:5] for end in ("ci_low", "ci_high"))
+    low, high = (number(metric, figure[end])[:5].removeprefix("0") for end in ("ci_low", "ci_high"))
     return f"{number(metric, figure['value'])}\n{low}-{high}"
 
 
 def metric_table(title: str, models: dict[str, Any], champion: str | None = None) -> Table:
-    """One row per model, the champion marked and the baseline last; 95 % intervals below the figures."""
+    """One row per model, the champion marked and the baselines last; 95 % intervals below the figures."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", no_wrap=True, max_width=19)
     for header in SHOWN.values():
         table.add_column(header, justify="right", no_wrap=True)
-    for name in sorted(models, key=lambda model: (model == RECENCY, model != champion)):
-        label = f"{name} *" if name == champion else f"{name}\n(baseline)" if name == RECENCY else name
+    for name in sorted(models, key=lambda model: (model == CEILING, model in BASELINES, model != champion)):
+        label = f"{name} *" if name == champion else f"{name}\n(baseline)" if name in BASELINES else name
         table.add_row(label, *(_cell(metric, models[name][metric]) for metric in SHOWN))
     return table
 
@@ -54,16 +55,20 @@ def accuracy_line(metrics: dict[str, Any]) -> str:
 def calibration_line(metrics: dict[str, Any]) -> str:
     """How far the probabilities can be taken at their word."""
     slope, error = metrics["calibration_slope"], metrics["ece"]
+    chance, most = metrics["ece_by_chance"], metrics["ece_by_chance_p95"]
     low, high = number("calibration_slope", slope["ci_low"]), number("calibration_slope", slope["ci_high"])
     return (
         f"champion: calibration slope {number('calibration_slope', slope['value'])} ({low}-{high}; 1 is right), "
-        f"calibration error {number('ece', error['value'])}"
+        f"calibration error {number('ece', error['value'])} "
+        f"(chance alone: {number('ece', chance['value'])}, up to {number('ece', most['value'])})"
     )
 
 
-def comparison_lines(comparisons: list[dict[str, Any]]) -> list[str]:
-    """One line per pair of models: paired differences with their 95 % intervals."""
-    pairs = dict.fromkeys((row["model_name"], row["reference_name"]) for row in comparisons)
+def comparison_lines(comparisons: list[dict[str, Any]], model_name: str) -> list[str]:
+    """One line per other model: paired differences with their 95 % intervals."""
+    pairs = dict.fromkeys(
+        (row["model_name"], row["reference_name"]) for row in comparisons if row["model_name"] == model_name
+    )
     lines = []
     for model, reference in pairs:
         parts = [
@@ -73,6 +78,31 @@ def comparison_lines(comparisons: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append(f"{model} less {reference}: {'; '.join(parts)}")
     return lines
+
+
+def profit_line(row: dict[str, Any]) -> str:
+    """What a threshold contacts and earns."""
+    return (
+        f"contacts {row['contacted_share']:>4.0%}, catches {row['recall']:>4.0%} of churners, earned "
+        f"{row['realised_profit']:,.0f} ({row['ci_low']:,.0f} to {row['ci_high']:,.0f}), expected "
+        f"{row['expected_profit']:,.0f}"
+    )
+
+
+def segment_table(rows: list[dict[str, Any]], model: str, dimension: str) -> Table:
+    """One row per date and group of one model, with intervals; small groups are not shown."""
+    table = Table(title=f"{model} by {dimension}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for header in ("date", "group"):
+        table.add_column(header, no_wrap=True)
+    metrics = ("base_rate", "auc", "log_loss", "calibration_slope")
+    for header in ("users", "base rate", "AUC", "log loss", "slope"):
+        table.add_column(header, justify="right", no_wrap=True)
+    own = [row for row in rows if row["model_name"] == model and row["dimension"] == dimension]
+    for day, level in dict.fromkeys((row["as_of_date"], row["level"]) for row in own):
+        group = {row["metric"]: row for row in own if (row["as_of_date"], row["level"]) == (day, level)}
+        cells = [_cell(metric, group[metric]) for metric in metrics]
+        table.add_row(str(day), level, f"{group['auc']['n_users']:,}", *cells)
+    return table
 
 
 def _signed(value: float | None) -> str:

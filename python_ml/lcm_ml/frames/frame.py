@@ -31,11 +31,15 @@ class Frame:
         data: user_id, as_of_date, is_churned (training frames only) and the features.
         features: names of the feature columns, in order.
         horizon_days: days of the label window.
+        purchases: every user who had purchased by each date, whether in the churn population or not: user_id,
+            as_of_date, repeats (days of purchase after the first), last_age and age (days from the first to the last
+            one, and to the date).
     """
 
     data: pl.DataFrame
     features: tuple[str, ...]
     horizon_days: int
+    purchases: pl.DataFrame | None = None
 
     def dates(self) -> list[date]:
         """The as_of_dates in it, oldest first."""
@@ -115,7 +119,26 @@ def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
         """,
         {"first": min(dates), "horizon": horizon},
     )
-    return make_frame(_with_extras(con, base, dates, settings), horizon, settings["non_model_features"])
+    frame = make_frame(_with_extras(con, base, dates, settings), horizon, settings["non_model_features"])
+    return replace(frame, purchases=_purchases(con, dates))
+
+
+def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date]) -> pl.DataFrame:
+    return read(
+        con,
+        """
+        select
+            user_id,
+            as_of_date,
+            cast(purchase_days - 1 as double) as repeats,
+            cast(last_purchase_date - first_purchase_date as double) as last_age,
+            cast(as_of_date - first_purchase_date as double) as age
+        from marts.user_lifecycle
+        where as_of_date in $dates and purchase_days > 0
+        order by as_of_date, user_id
+        """,
+        {"dates": list(dates)},
+    )
 
 
 def scoring_frame(con: duckdb.DuckDBPyConnection, as_of_date: date) -> Frame:

@@ -11,7 +11,18 @@ from lcm_ml.warehouse.connection import rows, table_exists
 BUILD = "run `dbt build` (or `lcm-ml run`)"
 
 
-def settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+class Settings(dict[str, Any]):
+    """The dbt vars of a build, by name.
+
+    Raises:
+        LcmError: for a var that came to lcm after the build.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        raise LcmError(f"the last build did not know the var {name}", BUILD)
+
+
+def settings(con: duckdb.DuckDBPyConnection) -> Settings:
     """The dbt vars as the last build used them.
 
     Raises:
@@ -19,7 +30,8 @@ def settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """
     if not table_exists(con, "meta", "settings"):
         raise LcmError("nothing was built yet in this warehouse", BUILD)
-    return {name: json.loads(value) for name, value in con.execute("select name, value from meta.settings").fetchall()}
+    found = con.execute("select name, value from meta.settings").fetchall()
+    return Settings({name: json.loads(value) for name, value in found})
 
 
 def last_build(con: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
