@@ -76,7 +76,7 @@ def test_scores_are_whole_and_follow_the_settings(done: Path) -> None:
 
 def test_metrics_stand_beside_the_baseline_with_intervals(done: Path) -> None:
     metrics = query(done, "select * from serving.model_performance where split = 'test'")
-    assert set(metrics["model_name"]) == {"xgboost", "logistic", "recency"}
+    assert set(metrics["model_name"]) == {"xgboost", "logistic", "recency", "rfm", "bg_nbd"}
     wanted = {"auc", "average_precision", "log_loss", "brier", "top_decile_lift", "accuracy", "majority_accuracy"}
     for (_,), own in metrics.group_by("model_name"):
         assert wanted <= set(own["metric"])
@@ -107,7 +107,10 @@ def test_a_second_run_has_nothing_to_do(copy: Path) -> None:
 def test_two_fits_with_one_seed_score_alike(copy: Path) -> None:
     lcm(copy, "score")
     first = query(copy, "select user_id, churn_probability from serving.churn_scores_latest").sort("user_id")
-    assert lcm(copy, "fit", "--seed", "0")["champion"]
+    again = lcm(copy, "fit", "--seed", "0")
+    assert not again["is_promoted"]
+    assert "did not learn from later dates" in again["verdict"]
+    lcm(copy, "models", "promote", again["version"], "--force", "--why", "the same data and seed")
     lcm(copy, "score")
     second = query(copy, "select user_id, churn_probability from serving.churn_scores_latest").sort("user_id")
     assert second.equals(first)
@@ -116,7 +119,7 @@ def test_two_fits_with_one_seed_score_alike(copy: Path) -> None:
 
 
 def test_history_stays_when_another_version_scores(copy: Path) -> None:
-    lcm(copy, "fit", "--model", "logistic", "--seed", "1")
+    lcm(copy, "fit", "--model", "logistic", "--seed", "1", "--force", "--why", "to see another version serve")
     lcm(copy, "score")
     scores = query(copy, "select model_name, is_served, count(*) as n from ml.churn_scores group by all")
     assert set(scores.select("model_name", "is_served").rows()) == {("logistic", True), ("xgboost", False)}
@@ -125,6 +128,45 @@ def test_history_stays_when_another_version_scores(copy: Path) -> None:
     served = query(copy, "select distinct as_of_date from serving.churn_scores_latest")
     assert served.height == 1
     assert str(served.item()) == "2025-12-31"
+
+
+def test_the_champion_changes_by_the_rule_or_for_a_reason(copy: Path) -> None:
+    first = query(copy, "select model_version from ml.model_versions where status = 'champion'").item()
+    other = lcm(copy, "fit", "--model", "logistic")
+    assert other["champion_version"] == first
+    refused = call(copy, "models", "promote", other["version"])
+    assert refused.exit_code == 1
+    assert "was not promoted" in refused.output
+    assert call(copy, "models", "promote", other["version"], "--force").exit_code == 2
+    lcm(copy, "models", "promote", other["version"], "--force", "--why", "the auditor wants coefficients")
+    assert lcm(copy, "score")["model_version"] == other["version"]
+    listed = lcm(copy, "models", "list")["versions"]
+    assert [row["model_version"] for row in listed if row["status"] == "champion"] == [other["version"]]
+    assert lcm(copy, "models", "rollback")["model_version"] == first
+    assert call(copy, "models", "rollback").exit_code == 1
+    assert call(copy, "models", "delete", first, "--yes").exit_code == 1
+    lcm(copy, "models", "delete", other["version"], "--yes")
+    assert not (copy.parent / "lcm.artefacts" / other["version"]).exists()
+    assert call(copy, "score", "--model-version", other["version"]).exit_code == 1
+    decisions = query(copy, "select action, is_forced from ml.model_promotions order by promotion_id").rows()
+    assert decisions == [
+        ("promote", False), ("refuse", False), ("refuse", False), ("promote", True), ("rollback", False),
+        ("delete", False),
+    ]  # fmt: skip
+
+
+def test_a_version_tells_what_it_is(copy: Path) -> None:
+    version = query(copy, "select model_version from ml.model_versions where status = 'champion'").item()
+    shown = lcm(copy, "models", "show", version)
+    assert shown["manifest"]["data_fingerprint"]
+    assert shown["decisions"][0]["reason"] == "there is no champion yet"
+    card = lcm(copy, "models", "card")["card"]
+    for part in (version, "## Limits", "recency", "calibration slope", "lifecycle_stage: loyal"):
+        assert part in card
+    assert "nan" not in card.lower()
+    evaluated = shown["evaluated_version"]
+    compared = lcm(copy, "models", "compare", version, evaluated)
+    assert compared["log_loss_difference"]["value"] == 0
 
 
 def test_dbt_full_refresh_keeps_the_ml_tables(copy: Path) -> None:

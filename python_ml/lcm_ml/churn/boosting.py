@@ -109,6 +109,11 @@ class Boosting(Trees):
         self.settings = {**BOOSTING, "n_trees": 300, **self.settings}
         self._booster = self._train(xgb.QuantileDMatrix(x, y), self.settings["n_trees"])
 
+    def contributions(self, x: FloatMatrix) -> tuple[str, FloatArray, FloatArray]:
+        """TreeSHAP (Lundberg and others 2020)."""
+        found = self._booster.predict(xgb.DMatrix(x), pred_contribs=True).astype(np.float64)
+        return "tree_shap", found[:, -1], found[:, :-1]
+
     def _parameters(self) -> dict[str, Any]:
         chosen = {name: value for name, value in self.settings.items() if name != "n_trees"}
         return {**chosen, "objective": "binary:logistic", "eval_metric": "logloss"}

@@ -37,6 +37,10 @@ class Calibration:
             return np.asarray(np.interp(probability, self.inputs, self.outputs))
         return probability
 
+    def line(self) -> tuple[float, float]:
+        """Slope and intercept on the log-odds; for isotonic, which has none, those of no calibration."""
+        return (self.outputs[0], self.inputs[0]) if self.kind == "sigmoid" else (1.0, 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """For calibration.json."""
         return asdict(self)

@@ -74,6 +74,15 @@ class Estimator(ABC):
             LcmError: for a file that holds types no model of ours has.
         """
 
+    def contributions(self, x: FloatMatrix) -> tuple[str, FloatArray, FloatArray] | None:  # noqa: ARG002
+        """What each column adds to the log-odds, where that is known exactly.
+
+        Returns:
+            The method, the log-odds of the average user, shape () or (rows,), and contributions of shape
+            (rows, columns), which with it add up to the log-odds of the prediction. None where it is not known.
+        """
+        return None
+
     def search_space(self) -> dict[str, Range]:
         """Settings that `lcm-ml fit --tune` searches; empty where there is nothing to search."""
         return {}

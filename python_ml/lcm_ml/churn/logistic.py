@@ -56,6 +56,16 @@ class Logistic(PipelineEstimator):
         self._pipeline = _quietly_fitted(self.make_pipeline(len(x)), x, y)
         self._importance = self._coefficient_sizes()
 
+    def contributions(self, x: FloatMatrix) -> tuple[str, FloatArray, FloatArray]:
+        """Coefficient times standardised rank; a column's missing flag counts towards the column."""
+        regression, imputer = self._pipeline.named_steps["regression"], self._pipeline.named_steps["impute"]
+        terms = self._pipeline[:-1].transform(x) * regression.coef_[0]
+        columns = imputer.n_features_in_
+        found = terms[:, :columns].astype(np.float64)
+        for place, column in enumerate(imputer.indicator_.features_):
+            found[:, column] += terms[:, columns + place]
+        return "linear", np.asarray(regression.intercept_[0], dtype=np.float64), found
+
     def _coefficient_sizes(self) -> FloatArray:
         """Absolute standardised coefficients; a column's missing flag counts towards the column."""
         imputer = self._pipeline.named_steps["impute"]

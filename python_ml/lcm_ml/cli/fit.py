@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.errors import UsageError
 
 MODEL_HELP = (
     "logistic, xgboost, random_forest, decision_tree, gradient_boosting, neural_network, ensemble, or one of the var "
@@ -34,11 +35,14 @@ def fit(
     accept_changed_features: Annotated[
         bool, typer.Option("--accept-changed-features", help="Features of past dates were redefined on purpose.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote the best model whatever the rule says.")] = False,
+    why: Annotated[str | None, typer.Option(help="The reason for --force, kept in ml.model_promotions.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train churn models on the dates with labels; the latest date tests, those before it choose the champion.
 
-    The champion, refitted on all labelled dates, is what `lcm-ml score` uses.
+    The best, refitted on all labelled dates, becomes the champion, which `lcm-ml score` uses, unless that would be a
+    step back: see `lcm-ml models promote --help` for the rule.
 
     Example: `lcm-ml fit --model logistic --model xgboost --model ensemble --seed 7`
     """
@@ -46,10 +50,22 @@ def fit(
         from lcm_ml.churn.estimator import DEFAULT_MODELS
         from lcm_ml.churn.training import FitOptions
 
+        reason = forced_reason(force, why)
         names = tuple(dict.fromkeys(model or DEFAULT_MODELS))
         with progress("fit", as_json) as advance:
-            result = run_fit(FitOptions(names, seed, folds, resamples, tune, accept_changed_features), advance)
+            result = run_fit(FitOptions(names, seed, folds, resamples, tune, accept_changed_features), advance, reason)
         emit(result, as_json, _show)
+
+
+def forced_reason(force: bool, why: str | None) -> str | None:
+    """The reason for overruling the promotion rule, or None.
+
+    Raises:
+        UsageError: when only one of --force and --why is given.
+    """
+    if force != bool(why):
+        raise UsageError("--force and --why go together", "say why the rule is overruled: --force --why 'reason'")
+    return why
 
 
 def chosen_models(names: "Sequence[str]") -> "tuple[Recipe, ...]":
@@ -71,7 +87,7 @@ def chosen_models(names: "Sequence[str]") -> "tuple[Recipe, ...]":
     return recipes(names, custom)
 
 
-def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
+def run_fit(options: "FitOptions", advance: Any, why: str | None = None) -> dict[str, Any]:
     """Read the marts, fit, save the artefacts, write the tables.
 
     Raises:
@@ -106,11 +122,11 @@ def run_fit(options: "FitOptions", advance: Any) -> dict[str, Any]:
             models = tuned(models, frame, options, run, lambda what, share: advance(what, searched * share), notify)
         found = fit_models(frame, models, options, lambda what, share: advance(what, searched + (1 - searched) * share))
         advance("writing", 0.95)
-        return _keep(run, frame, yardstick, prints, found)
+        return _keep(run, frame, yardstick, prints, found, why)
 
 
 def _keep(
-    run: "Run", frame: "Frame", yardstick: "Yardstick", prints: "pl.DataFrame", found: "FitResult"
+    run: "Run", frame: "Frame", yardstick: "Yardstick", prints: "pl.DataFrame", found: "FitResult", why: str | None
 ) -> dict[str, Any]:
     """Artefacts first, then all rows: a folder without a row harms nobody, a row without its folder would."""
     from lcm_ml.churn import records
@@ -118,8 +134,10 @@ def _keep(
     from lcm_ml.churn.importance import permutation_rows
     from lcm_ml.churn.metrics import figure
     from lcm_ml.registry import artefacts
+    from lcm_ml.registry.promotion import Contender, Verdict, current_champion, judge, promotion_row
     from lcm_ml.registry.runs import record
     from lcm_ml.registry.versions import succeeded_by, version_row
+    from lcm_ml.warehouse.connection import connect
 
     def facts(name: str) -> dict[str, Any]:
         metrics = found.test_figures.models[name]
@@ -139,7 +157,22 @@ def _keep(
         rows.append(version_row(model, versions[name], saved, run, status))
     served_version, evaluated = f"{found.champion}-{run.stamp}", versions[found.champion]
     saved = artefacts.save(found.served, served_version, facts(found.champion) | {"evaluated_version": evaluated})
-    rows.append(version_row(found.served, served_version, saved, run, "champion", evaluated))
+    candidate = version_row(found.served, served_version, saved, run, "challenger", evaluated)
+    contender = Contender(candidate, (found.served, found.evaluated[found.champion]))
+    with connect(notify=notify) as con:
+        before = current_champion(con)
+        verdict = Verdict(True, why) if why else judge(con, contender, frame)
+    if verdict.promote:
+        candidate["status"] = "champion"
+    rows.append(candidate)
+    decision = promotion_row(
+        "promote" if verdict.promote else "refuse",
+        served_version,
+        before["model_version"] if before else None,
+        verdict.reason,
+        forced=why is not None,
+        difference=verdict.difference,
+    )
 
     mean = found.latest_means()
     metrics = [
@@ -160,14 +193,18 @@ def _keep(
             ]
         ),
         "feature_fingerprints": prints,
+        "model_promotions": decision,
         "training_curves": records.curve_rows(run.run_id, found.test),
         **assessment_tables(run.run_id, [found.test], found.draws, yardstick, versions),
     }
     record(run, lambda con: {"model_versions": succeeded_by(con, rows), **tables}, notify)
     return {
         "run_id": run.run_id,
-        "champion": found.champion,
-        "champion_version": served_version,
+        "best": found.champion,
+        "version": served_version,
+        "is_promoted": verdict.promote,
+        "verdict": verdict.reason,
+        "champion_version": served_version if verdict.promote or before is None else before["model_version"],
         "evaluated_version": evaluated,
         "settings": found.served.estimator.settings,
         "calibration": found.served.calibration.kind,
@@ -201,24 +238,28 @@ def _show(result: dict[str, Any]) -> None:
         metric_table(
             f"test date {result['test_date']}: {result['test_users']:,} users, {result['test_churned']:,} churned",
             result["test"],
-            result["champion"],
+            result["best"],
         )
     )
-    out.print(calibration_line(result["test"][result["champion"]]))
-    out.print(accuracy_line(result["test"][result["champion"]]))
+    out.print(calibration_line(result["test"][result["best"]]))
+    out.print(accuracy_line(result["test"][result["best"]]))
     dates = result["latest_dates"]
     out.print(
         metric_table(
             f"mean of the last {len(dates)} labelled dates, {dates[0]} to {dates[-1]}",
             result["latest_mean"],
-            result["champion"],
+            result["best"],
         )
     )
-    for line in comparison_lines(result["comparisons"], result["champion"]):
+    for line in comparison_lines(result["comparisons"], result["best"]):
         out.print(line)
     chosen = ", ".join(str(day) for day in result["validation_dates"]) or str(result["validation_date"])
-    out.print(f"champion: {result['champion']}, by log loss on {chosen}; calibration: {result['calibration']}")
-    out.print(f"it serves as {result['champion_version']}, refitted on all labelled dates")
+    out.print(f"best: {result['best']}, by log loss on {chosen}; calibration: {result['calibration']}")
+    if result["is_promoted"]:
+        out.print(f"champion: {result['version']}, refitted on all labelled dates ({result['verdict']})")
+    else:
+        out.print(f"champion: still {result['champion_version']}; {result['version']} was refused: {result['verdict']}")
+        out.print(f"  to promote it all the same: lcm-ml models promote {result['version']} --force --why '...'")
     for note in result["notes"]:
         out.print(f"note: {note}")
     out.print("next: lcm-ml score")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import lcm_ml
-from lcm_ml.cli import doctor, evaluate, fit, load, run, score, simulate, status, threshold
+from lcm_ml.cli import doctor, evaluate, fit, load, models, run, score, simulate, status, threshold
 
 app = typer.Typer(
     name="lcm-ml",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(load.app, name="load")
+app.add_typer(models.app, name="models")
 app.command()(simulate.simulate)
 app.command()(fit.fit)
 app.command()(score.score)

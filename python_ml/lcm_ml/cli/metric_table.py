@@ -105,5 +105,24 @@ def segment_table(rows: list[dict[str, Any]], model: str, dimension: str) -> Tab
     return table
 
 
+def version_table(versions: list[dict[str, Any]]) -> Table:
+    """One row per saved model."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for header in ("version", "status", "trained on", "test date"):
+        table.add_column(header, no_wrap=True)
+    for header in ("AUC", "log loss"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in versions:
+        table.add_row(
+            row["model_version"],
+            row["status"],
+            f"{row['trained_from']} to {row['trained_to']}",
+            str(row["test_date"] or "-"),
+            number("auc", row["auc"]),
+            number("log_loss", row["log_loss"]),
+        )
+    return table
+
+
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.4f}"

@@ -97,7 +97,9 @@ def _show(result: dict[str, Any]) -> None:
     for line in result["built"]["rebuilt"]:
         out.print(f"           {line}")
     if result["fitted"]:
-        out.print(f"fitted     {result['fitted']['champion_version']} ({result['fit_because']})")
+        fitted = result["fitted"]
+        outcome = "" if fitted["is_promoted"] else f"; not promoted: {fitted['verdict']}"
+        out.print(f"fitted     {fitted['version']} ({result['fit_because']}{outcome})")
     else:
         out.print("fitted     no need: the champion is up to date")
     scored = result["scored"]

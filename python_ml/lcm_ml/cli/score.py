@@ -18,6 +18,7 @@ def score(
     model_version: Annotated[
         str | None, typer.Option(help="A version of ml.model_versions. Default: the champion.")
     ] = None,
+    reasons: Annotated[int, typer.Option(help="Reasons kept for each user; 0 for none.", min=0, max=20)] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Score the churn population and write ml.churn_scores; a rerun replaces the same rows.
@@ -26,16 +27,17 @@ def score(
     """
     with command(as_json):
         with progress("score", as_json) as advance:
-            result = run_score(as_of, model_version, advance)
+            result = run_score(as_of, model_version, advance, reasons)
         emit(result, as_json, _show)
 
 
-def run_score(as_of: datetime | None, model_version: str | None, advance: Any) -> dict[str, Any]:
+def run_score(as_of: datetime | None, model_version: str | None, advance: Any, reasons: int = 3) -> dict[str, Any]:
     """Read the features, load the model, score, write.
 
     Raises:
         LcmError: when there is no such model or date, nobody to score, or the features are not those of training.
     """
+    from lcm_ml.churn.reasons import reason_rows
     from lcm_ml.churn.scoring import Bands, score_rows
     from lcm_ml.errors import LcmError
     from lcm_ml.frames.frame import built_settings, scoring_date, scoring_frame
@@ -64,8 +66,15 @@ def run_score(as_of: datetime | None, model_version: str | None, advance: Any) -
         rows = score_rows(
             model, version["model_version"], frame, day, Bands.from_settings(settings), run.run_id, utc_now()
         )
+        advance("reasons", 0.6)
+        tables = {}
+        if reasons:
+            probability = rows.get_column("churn_probability").to_numpy()
+            tables["churn_score_reasons"] = reason_rows(
+                model, version["model_version"], frame, probability, run.run_id, reasons
+            )
         advance("writing", 0.8)
-        record(run, lambda con: {"churn_scores": _with_history(con, rows)}, notify)
+        record(run, lambda con: {"churn_scores": _with_history(con, rows), **tables}, notify)
     bands = dict(rows.get_column("risk_band").value_counts().iter_rows())
     return {
         "run_id": run.run_id,

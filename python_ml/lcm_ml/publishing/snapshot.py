@@ -22,9 +22,11 @@ RELATIONS = (
     "user_profiles",
     "churn_scores_latest",
     "churn_scores_history",
+    "churn_reasons_latest",
     "lifecycle_current",
     "lifecycle_transitions",
     "model_performance",
+    "alerts_latest",
     "data_quality",
 )
 SCHEMA_OF = {"lifecycle_transitions": "marts", "data_quality": "marts"}

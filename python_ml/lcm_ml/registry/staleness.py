@@ -7,11 +7,8 @@ from lcm_ml.warehouse import state
 from lcm_ml.warehouse.connection import first_row, table_exists
 
 
-def why_stale(con: duckdb.DuckDBPyConnection) -> str | None:
-    """Why a new fit is due, in words; None while the champion is up to date.
-
-    It is due when there is no champion, its files are gone, the label's horizon changed, a newer date has labels, or
-    the data was replaced by a load since.
+def why_unusable(con: duckdb.DuckDBPyConnection) -> str | None:
+    """Why the champion cannot serve any more, in words; None while it can.
 
     Raises:
         LcmError: when nothing was built yet.
@@ -21,12 +18,12 @@ def why_stale(con: duckdb.DuckDBPyConnection) -> str | None:
         return "there is no champion yet"
     champion = first_row(
         con,
-        "select artefact, horizon_days, trained_to, created_at from ml.model_versions where status = 'champion' "
+        "select artefact, horizon_days, created_at from ml.model_versions where status = 'champion' "
         "order by created_at desc limit 1",
     )
     if champion is None:
         return "there is no champion yet"
-    artefact, horizon_days, trained_to, created_at = champion
+    artefact, horizon_days, created_at = champion
     if not (project.beside_warehouse("artefacts") / artefact).is_dir():
         return "the champion's files are gone"
     if horizon_days != settings["churn_horizon_days"]:
@@ -34,7 +31,24 @@ def why_stale(con: duckdb.DuckDBPyConnection) -> str | None:
     replaced = first_row(con, "select max(loaded_at) from raw.loads where mode = 'replace'")
     if replaced and replaced[0] and replaced[0] > created_at:
         return "the data was replaced since"
+    return None
+
+
+def why_stale(con: duckdb.DuckDBPyConnection) -> str | None:
+    """Why a new fit is due, in words; None while there is nothing to gain from one.
+
+    It is due when the champion cannot serve, or a date has labels that no version has learnt from: a fit whose
+    candidate was refused counts, else every run would fit again.
+
+    Raises:
+        LcmError: when nothing was built yet.
+    """
+    if reason := why_unusable(con):
+        return reason
     newest = first_row(con, "select max(as_of_date) from marts.as_of_dates where is_labelled")
-    if newest and newest[0] and newest[0] > trained_to:
-        return f"{newest[0]} has labels now, the champion was trained up to {trained_to}"
+    learnt = first_row(
+        con, "select max(trained_to) from ml.model_versions where status in ('champion', 'challenger', 'archived')"
+    )
+    if newest and newest[0] and learnt and newest[0] > learnt[0]:
+        return f"{newest[0]} has labels now, the latest version was trained up to {learnt[0]}"
     return None

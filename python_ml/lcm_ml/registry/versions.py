@@ -59,8 +59,15 @@ def version_row(
 
 
 def succeeded_by(con: duckdb.DuckDBPyConnection, new: list[dict[str, Any]]) -> pl.DataFrame:
-    """The new versions, and the champion and challengers before them as archived."""
-    before = read(con, "select * from ml.model_versions where status in ('champion', 'challenger')")
+    """The new versions, and as archived the challengers before them, and the champion where there is a new one."""
+    replaced = ["challenger", *(["champion"] if any(row["status"] == "champion" for row in new) else [])]
+    before = read(con, "select * from ml.model_versions where status in $replaced", {"replaced": replaced})
     archived = before.with_columns(status=pl.lit("archived"))
     rows = pl.DataFrame(new, schema_overrides={"evaluated_version": pl.String})
     return pl.concat([archived, rows.select(archived.columns)], how="vertical_relaxed") if archived.height else rows
+
+
+def with_status(con: duckdb.DuckDBPyConnection, changes: dict[str, str]) -> pl.DataFrame:
+    """The rows of these versions with their new status."""
+    rows = read(con, "select * from ml.model_versions where model_version in $names", {"names": list(changes)})
+    return rows.with_columns(status=pl.col("model_version").replace_strict(changes, return_dtype=pl.String))

@@ -35,14 +35,15 @@ def stage_mix(weekly: pl.DataFrame) -> str:
 
 
 def score_distribution(scores: pl.DataFrame) -> str:
-    """Users per churn probability. Columns: churn_probability, risk_band."""
+    """Users per churn probability. Columns: low (lower end of a bin 0.05 wide), risk_band, users."""
     bands = ("low", "medium", "high")
     return _svg(
-        alt.Chart(scores)
+        alt.Chart(scores.with_columns(high=pl.col("low") + 0.05))
         .mark_bar()
         .encode(
-            x=alt.X("churn_probability:Q", bin=alt.Bin(step=0.05), title="churn probability"),
-            y=alt.Y("count():Q", title="users"),
+            x=alt.X("low:Q", bin=alt.Bin(binned=True, step=0.05), title="churn probability"),
+            x2="high:Q",
+            y=alt.Y("users:Q", title="users"),
             color=alt.Color(
                 "risk_band:N", scale=alt.Scale(domain=bands, range=("#0072B2", "#E69F00", "#D55E00")), title="risk"
             ),

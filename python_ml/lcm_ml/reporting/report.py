@@ -95,7 +95,17 @@ def _charts(con: duckdb.DuckDBPyConnection) -> list[dict[str, str]]:
                 "svg": charts.stage_mix(weekly),
             }
         )
-    scores = _frame(con, "select churn_probability, risk_band from serving.churn_scores_latest")
+    scores = _frame(
+        con,
+        """
+        select
+            least(floor(churn_probability / 0.05) * 0.05, 0.95) as low,
+            risk_band,
+            count(*) as users
+        from serving.churn_scores_latest
+        group by 1, 2
+        """,
+    )
     if scores.height:
         drawn.append(
             {
