@@ -68,3 +68,24 @@
 {% macro default__heaviest(column, weight) -%}
     max(case when {{ column }} is not null then struct({{ weight }} as weight, {{ column }} as value) end).value
 {%- endmacro %}
+
+{#
+    The relation if it is there, else none. Not through adapter.get_relation(): dbt caches a schema one relation after
+    another, and a second thread that asks meanwhile is told that those to come do not exist.
+#}
+{% macro existing_relation(relation) -%}
+    {{ return(adapter.dispatch('existing_relation', 'lcm')(relation)) }}
+{%- endmacro %}
+
+{% macro duckdb__existing_relation(relation) -%}
+    {%- set found = run_query(
+        "select 1 from information_schema.tables where lower(table_catalog) = lower('" ~ relation.database
+        ~ "') and lower(table_schema) = lower('" ~ relation.schema
+        ~ "') and lower(table_name) = lower('" ~ relation.identifier ~ "')"
+    ) -%}
+    {{ return(relation if found.rows | length > 0 else none) }}
+{%- endmacro %}
+
+{% macro default__existing_relation(relation) -%}
+    {{ return(adapter.get_relation(relation.database, relation.schema, relation.identifier)) }}
+{%- endmacro %}

@@ -9,8 +9,7 @@
     {%- if not execute -%}
         {{ return('sample') }}
     {%- endif -%}
-    {%- set loads = source('load_log', 'loads') -%}
-    {%- if adapter.get_relation(loads.database, loads.schema, loads.identifier) is none -%}
+    {%- if existing_relation(source('load_log', 'loads')) is none -%}
         {{ return('sample') }}
     {%- endif -%}
     {{ return(mode_of_own_tables()) }}
@@ -33,7 +32,7 @@
         {{ return(sample_relation) }}
     {%- endif -%}
     {%- set wanted = sample_relation if source_mode() == 'sample' else raw_relation -%}
-    {{ return(adapter.get_relation(wanted.database, wanted.schema, wanted.identifier)) }}
+    {{ return(existing_relation(wanted)) }}
 {%- endmacro %}
 
 {# The contract of a raw table: its columns as models/staging/_raw__sources.yml lists them. #}

@@ -1,7 +1,10 @@
 """The promises about time: no future in the features, and an incremental build that equals a full one."""
 
+import itertools
+import time
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -51,6 +54,34 @@ def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lcm(path, "load", "files", *files_of(shop))
     build(path)
     return path
+
+
+def test_no_table_is_overlooked_while_dbt_caches_its_schema(
+    whole: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dbt's cache learns of a schema's tables one by one; a thread that looks meanwhile must still find them all."""
+    from dbt.adapters.base.impl import BaseAdapter
+    from dbt.adapters.cache import RelationsCache
+
+    add, list_relations, turns = RelationsCache.add, BaseAdapter.list_relations, itertools.count()
+
+    def add_slowly(cache: RelationsCache, relation: Any) -> None:
+        add(cache, relation)
+        time.sleep(0.1)
+
+    def list_one_after_another(adapter: BaseAdapter, *arguments: Any) -> Any:
+        time.sleep(0.3 * min(next(turns), 4))
+        return list_relations(adapter, *arguments)
+
+    path = tmp_path / "lcm.duckdb"
+    lcm(path, "load", "files", *files_of(shop))
+    monkeypatch.setattr(RelationsCache, "add", add_slowly)
+    monkeypatch.setattr(BaseAdapter, "list_relations", list_one_after_another)
+    run = dbt(path, "run", "--select", "stg_identities", "stg_currency_rates", "stg_campaigns", "stg_support_tickets")
+    assert run.success
+    for table in ("identities", "currency_rates", "campaigns", "support_tickets"):
+        rows = f"select count(*) from staging.stg_{table}"
+        assert query(path, rows).item() == query(whole, rows).item() > 0
 
 
 def grid(path: Path) -> list[date]:
