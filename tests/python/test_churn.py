@@ -44,6 +44,7 @@ def test_models_beat_the_baseline_they_stand_beside(result):
     assert [fold.as_of_date for fold in result.latest][-1] == result.split.test == LAST
     assert {(found.model, found.reference) for found in result.comparisons} == {
         ("xgboost", "logistic"),
+        ("logistic", "xgboost"),
         ("xgboost", "recency"),
         ("logistic", "recency"),
     }

@@ -238,9 +238,10 @@ def test_memory_does_not_grow_with_the_file(warehouse: Path, tmp_path: Path) -> 
         ) to '{path}' (format parquet)
         """
     )
+    # Not ru_maxrss: that of a child starts at its parent's, and pytest is large by now.
     code = (
-        "import resource, sys\nfrom lcm_ml.cli.main import app\ntry:\n    app()\nexcept SystemExit as end:\n"
-        "    assert not end.code, end.code\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "from lcm_ml.cli.main import app\ntry:\n    app()\nexcept SystemExit as end:\n"
+        "    assert not end.code, end.code\nprint(*[s.split()[1] for s in open('/proc/self/status') if 'VmHWM' in s])"
     )
     environment = os.environ | {"LCM_MEMORY_LIMIT": "400MB", "LCM_THREADS": "2"}
     done = subprocess.run(
@@ -251,4 +252,4 @@ def test_memory_does_not_grow_with_the_file(warehouse: Path, tmp_path: Path) -> 
         check=True,
     )
     assert query(warehouse, "select count(*) from raw.events").item() == 3_000_000
-    assert int(done.stdout.split()[-1]) < 1000
+    assert int(done.stdout.split()[-1]) / 1024 < 800

@@ -111,6 +111,10 @@ def warehouse():
         "is_churned from features where user_id <> 'c' and as_of_date < (select max(as_of_date) from features)"
     )
     con.execute(
+        "create table marts.user_lifecycle as select user_id, as_of_date, 3 as purchase_days, "
+        "as_of_date - 50 as first_purchase_date, as_of_date - n as last_purchase_date from features"
+    )
+    con.execute(
         "create table marts.as_of_dates as select distinct as_of_date, as_of_date = (select max(as_of_date) from "
         "features) as is_scoring_date from features"
     )
@@ -125,6 +129,11 @@ def test_training_reads_the_last_labelled_dates_sorted_and_declared(warehouse):
     assert frame.data.get_column("user_id").to_list() == ["a", "b", "a", "b"]
     assert frame.data.schema["amount"] == pl.Float64
     assert frame.labels().tolist() == [1.0, 0.0, 0.0, 1.0]
+    # Whoever purchased by then, in the churn population or not.
+    assert frame.purchases.filter(pl.col("user_id") == "c").rows() == [
+        ("c", GRID[1], 2.0, 47.0, 50.0),
+        ("c", GRID[2], 2.0, 46.0, 50.0),
+    ]
 
 
 def test_scoring_reads_the_churn_population_of_one_date(warehouse):
