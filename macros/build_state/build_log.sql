@@ -93,7 +93,8 @@
         'population_gap_quantile', 'default_gap_days', 'max_typical_gap_days', 'at_risk_gaps', 'at_risk_min_days',
         'dormant_gaps', 'dormant_min_days', 'churned_gaps', 'churned_min_days',
         'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
-        'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size', 'fairness_max_gap',
+        'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
+        'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap',
     ]) }}
 {%- endmacro %}
 
@@ -101,8 +102,9 @@
 {% macro settings_without_effect_on_models() -%}
     {{ return([
         'as_of_count', 'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold',
-        'risk_band_high', 'risk_band_medium', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
-        'fairness_max_gap',
+        'risk_band_high', 'risk_band_medium', 'actionable_features', 'contact_cost', 'saved_value',
+        'contact_success_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
+        'max_quarantined_share',
         'data_end_date', 'min_day_volume_share'
     ]) }}
 {%- endmacro %}

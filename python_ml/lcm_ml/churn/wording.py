@@ -136,6 +136,13 @@ class Phrase:
             return f"{'no' if number == '0' else number} {self.singular if number == '0' else words}{self.window}"
         return f"{number} {self.words}{self.window}"
 
+    def change(self, before: Any, after: Any) -> str:
+        """A move from one value to another: `visits in the last 28 days: from 1 to 4`."""
+        ends = f"from {self.number(before)} to {self.number(after)}"
+        if self.kind in ("count", "named"):
+            return f"{self.words}{self.window}: {ends}"
+        return f"{ends}{' days' if self.kind == 'days' else ''} {self.words}{self.window}"
+
 
 def phrase(feature: str) -> Phrase:
     """The phrase of a feature; one that lcm does not know is told by its name."""

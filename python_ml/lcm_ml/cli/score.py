@@ -19,6 +19,9 @@ def score(
         str | None, typer.Option(help="A version of ml.model_versions. Default: the champion.")
     ] = None,
     reasons: Annotated[int, typer.Option(help="Reasons kept for each user; 0 for none.", min=0, max=20)] = 3,
+    hints: Annotated[
+        bool, typer.Option(help="The smallest change that leaves the high-risk band, for each user in it.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the churn population and write ml.churn_scores; a rerun replaces the same rows.
@@ -27,16 +30,19 @@ def score(
     """
     with command(as_json):
         with progress("score", as_json) as advance:
-            result = run_score(as_of, model_version, advance, reasons)
+            result = run_score(as_of, model_version, advance, reasons, hints=hints)
         emit(result, as_json, _show)
 
 
-def run_score(as_of: datetime | None, model_version: str | None, advance: Any, reasons: int = 3) -> dict[str, Any]:
+def run_score(
+    as_of: datetime | None, model_version: str | None, advance: Any, reasons: int = 3, *, hints: bool = True
+) -> dict[str, Any]:
     """Read the features, load the model, score, write.
 
     Raises:
         LcmError: when there is no such model or date, nobody to score, or the features are not those of training.
     """
+    from lcm_ml.churn.hints import hint_rows
     from lcm_ml.churn.reasons import reason_rows
     from lcm_ml.churn.scoring import Bands, score_rows
     from lcm_ml.errors import LcmError
@@ -63,19 +69,24 @@ def run_score(as_of: datetime | None, model_version: str | None, advance: Any, r
                 FIT,
             )
         model, _ = artefacts.load(version["artefact"], version["artefact_hash"])
-        rows = score_rows(
-            model, version["model_version"], frame, day, Bands.from_settings(settings), run.run_id, utc_now()
-        )
-        advance("reasons", 0.6)
-        tables = {}
+        bands = Bands.from_settings(settings)
+        rows = score_rows(model, version["model_version"], frame, day, bands, run.run_id, utc_now())
+        probability = rows.get_column("churn_probability").to_numpy()
+        tables, told = {}, None
         if reasons:
-            probability = rows.get_column("churn_probability").to_numpy()
+            advance("reasons", 0.5)
             tables["churn_score_reasons"] = reason_rows(
                 model, version["model_version"], frame, probability, run.run_id, reasons
             )
+        if hints:
+            advance("hints", 0.6)
+            kept_out = settings["non_model_features"]
+            actionable = {name: how for name, how in settings["actionable_features"].items() if name not in kept_out}
+            told = hint_rows(model, version["model_version"], frame, probability, run.run_id, bands.high, actionable)
+            tables["churn_hints"] = told.rows
         advance("writing", 0.8)
         record(run, lambda con: {"churn_scores": _with_history(con, rows), **tables}, notify)
-    bands = dict(rows.get_column("risk_band").value_counts().iter_rows())
+    counts = dict(rows.get_column("risk_band").value_counts().iter_rows())
     return {
         "run_id": run.run_id,
         "as_of_date": day,
@@ -84,9 +95,10 @@ def run_score(as_of: datetime | None, model_version: str | None, advance: Any, r
         "users": rows.height,
         "mean_probability": rows.get_column("churn_probability").mean(),
         "predicted_churn": int(rows.get_column("is_predicted_churn").sum()),
-        "risk_bands": {band: bands.get(band, 0) for band in ("high", "medium", "low")},
+        "risk_bands": {band: counts.get(band, 0) for band in ("high", "medium", "low")},
         "horizon_days": model.horizon_days,
         "is_in_training_data": day in model.trained_on,
+        "hints": told.summary() if told else None,
     }
 
 
@@ -112,9 +124,17 @@ def _show(result: dict[str, Any]) -> None:
         f"above the threshold: {result['predicted_churn']:,}"
     )
     out.print("risk: " + ", ".join(f"{count:,} {band}" for band, count in result["risk_bands"].items()))
+    if result["hints"]:
+        out.print(_hints_line(result["hints"]))
     if result["is_in_training_data"]:
         out.print(
             "note: this model was trained on this date, so these are no out-of-time predictions; "
             "`lcm-ml evaluate` makes those"
         )
     out.print("in ml.churn_scores; next: lcm-ml publish")
+
+
+def _hints_line(hints: dict[str, Any]) -> str:
+    moved = ", ".join(f"{name} {count:,}" for name, count in hints["levers"].items())
+    told = f", as the model sees it, by a change of: {moved}" if moved else " by a change of actionable_features"
+    return f"hints: {hints['leaving']:,} of {hints['high_risk']:,} high-risk users would leave the band{told}"
