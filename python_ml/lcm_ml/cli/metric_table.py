@@ -124,5 +124,75 @@ def version_table(versions: list[dict[str, Any]]) -> Table:
     return table
 
 
+def model_figures(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of ml.model_metrics of one split and date as `metric_table` takes them."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(row["model_name"], {})[row["metric"]] = row
+    return found
+
+
+def run_table(runs: list[dict[str, Any]]) -> Table:
+    """One row per run."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for header in ("run", "status", "data", "best", "on"):
+        table.add_column(header, no_wrap=True)
+    for header in ("AUC", "log loss", "seconds"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in runs:
+        table.add_row(
+            row["run_id"],
+            row["status"],
+            (row["data_fingerprint"] or "-")[:8],
+            row["best_model"] or "-",
+            row["split"] or "-",
+            number("auc", row["auc"]),
+            number("log_loss", row["log_loss"]),
+            f"{(row['finished_at'] - row['started_at']).total_seconds():.0f}",
+        )
+    return table
+
+
+def side_by_side_table(metrics: list[dict[str, Any]], letters: dict[str, str]) -> Table:
+    """Figures of several runs, a column each: on the test date, and the mean over dates or, without one, each date."""
+    title = "side by side, with 95 % intervals"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for header in ("on", "model", "metric"):
+        table.add_column(header, no_wrap=True)
+    for letter in letters.values():
+        table.add_column(letter, justify="right", no_wrap=True)
+    has_mean = any(row["as_of_date"] is None for row in metrics)
+    wanted = [
+        row
+        for row in metrics
+        if row["metric"] in SHOWN
+        and (row["split"] == "test" or (row["split"] == "fold" and (row["as_of_date"] is None or not has_mean)))
+    ]
+    order = list(SHOWN)
+    for row in sorted(
+        wanted, key=lambda row: (row["split"], str(row["as_of_date"]), row["model_name"], order.index(row["metric"]))
+    ):
+        figures = [row["figures"][run_id] for run_id in letters]
+        cells = [_cell(row["metric"], figure).replace("\n", " ") if figure else "-" for figure in figures]
+        table.add_row(f"{row['split']} {row['as_of_date'] or 'mean'}", row["model_name"], SHOWN[row["metric"]], *cells)
+    return table
+
+
+def difference_lines(differences: list[dict[str, Any]], letters: dict[str, str]) -> list[str]:
+    """One line for each pair of models of two runs: paired differences with their 95 % intervals."""
+    keys = ("run_id", "model_name", "reference_run_id", "reference_name", "n_dates", "n_users")
+    pairs: dict[tuple[Any, ...], list[str]] = {}
+    for row in differences:
+        if row["metric"] in COMPARED:
+            interval = f"[{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]"
+            difference = f"{SHOWN[row['metric']]} {_signed(row['value'])} {interval}"
+            pairs.setdefault(tuple(row[key] for key in keys), []).append(difference)
+    lines = []
+    for (run, name, reference, other, dates, users), told in pairs.items():
+        on = f"{dates} date{'s' * (dates > 1)}, {users:,} users"
+        lines.append(f"{name} of {letters[run]} less {other} of {letters[reference]}, {on}: {'; '.join(told)}")
+    return lines
+
+
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.4f}"
