@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.monitor import show_alerts
 
 # Shares of the progress bar, from where the time goes on The Complete Journey.
 BUILT, FITTED, SCORED, PUBLISHED = 0.45, 0.85, 0.9, 0.95
@@ -16,9 +17,10 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the fit.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the tables, fit when there is no champion or it is stale, score, publish.
+    """Build the tables, fit when there is no champion or it is stale, score, monitor, publish.
 
-    Reads what was loaded; before any load, the sample.
+    Critical alerts are shown, and no failure: the exit code 3 is that of `lcm-ml monitor`. It reads what was loaded;
+    before any load, the sample.
 
     Example: `lcm-ml run` (hourly, from a scheduler: `lcm-ml run --json >> run.log`)
     """
@@ -38,6 +40,7 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
     """
     from lcm_ml.churn.training import FitOptions
     from lcm_ml.cli.fit import run_fit
+    from lcm_ml.cli.monitor import run_monitor
     from lcm_ml.cli.score import run_score
     from lcm_ml.registry.staleness import why_stale
     from lcm_ml.warehouse.build import build
@@ -53,9 +56,18 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
         )
     advance("score", FITTED)
     scored = run_score(None, None, lambda *_: None)
+    advance("monitor", SCORED)
+    watched = run_monitor(None, lambda *_: None)
     advance("publish", SCORED)
     published = run_publish(lambda what, share: advance(f"publish {what}", SCORED + (1 - SCORED) * share))
-    return {"built": built, "fit_because": reason, "fitted": fitted, "scored": scored, "published": published}
+    return {
+        "built": built,
+        "fit_because": reason,
+        "fitted": fitted,
+        "scored": scored,
+        "watched": watched,
+        "published": published,
+    }
 
 
 def run_publish(advance: Advance) -> dict[str, Any]:
@@ -104,6 +116,7 @@ def _show(result: dict[str, Any]) -> None:
         out.print("fitted     no need: the champion is up to date")
     scored = result["scored"]
     out.print(f"scored     {scored['users']:,} users as of {scored['as_of_date']}")
+    show_alerts([alert for alert in result["watched"]["alerts"] if alert["severity"] != "info"])
     _show_published(result["published"])
 
 
