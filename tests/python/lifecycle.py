@@ -21,6 +21,7 @@ MARTS = {
     "user_churn_labels": ["user_id", "as_of_date"],
     "lifecycle_weekly": ["as_of_date", "stage"],
     "lifecycle_transitions": ["as_of_date", "from_stage", "to_stage"],
+    "cohort_retention": ["cohort_date", "period"],
     "data_quality": ["load_id", "kind", "rule"],
     "as_of_dates": ["as_of_date"],
     "purchase_days": ["user_id", "purchase_date"],

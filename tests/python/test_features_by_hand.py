@@ -260,3 +260,29 @@ def test_stages_equal_those_computed_by_hand(warehouse: Path, events: list[dict[
         assert found == expected
         seen |= set(expected.values())
     assert len(seen) >= 6, seen
+
+
+def test_cohorts_are_those_of_a_slow_count(warehouse: Path, events: list[dict[str, Any]]) -> None:
+    end, anchor, step = date(2025, 11, 24), date(2018, 1, 1), 28
+    days: dict[str, set[date]] = {}
+    for event in events:
+        if event["event_type"] == "purchase" and event["event_time"].date() < end:
+            days.setdefault(user_at(event, end), set()).add(event["event_time"].date())
+    cohorts: dict[date, list[set[date]]] = {}
+    for own in days.values():
+        first = min(own)
+        cohorts.setdefault(first - timedelta(days=(first - anchor).days % step), []).append(own)
+    expected = []
+    for start, members in sorted(cohorts.items()):
+        for period in range(20):
+            # The last member could have come on the cohort's last day.
+            if start + timedelta(days=step - 1 + step * (period + 1)) > end:
+                break
+            buyers = sum(any((day - min(own)).days // step == period for day in own) for own in members)
+            expected.append((start, period, len(members), buyers, buyers / len(members)))
+    found = query(
+        warehouse,
+        "select cohort_date, period, cohort_users, buyers, retention from marts.cohort_retention order by 1, 2",
+    )
+    assert len(expected) > 20
+    assert found.rows() == expected

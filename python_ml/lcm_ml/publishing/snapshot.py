@@ -23,13 +23,15 @@ RELATIONS = (
     "churn_scores_latest",
     "churn_scores_history",
     "churn_reasons_latest",
+    "churn_hints_latest",
     "lifecycle_current",
     "lifecycle_transitions",
+    "cohort_retention",
     "model_performance",
     "alerts_latest",
     "data_quality",
 )
-SCHEMA_OF = {"lifecycle_transitions": "marts", "data_quality": "marts"}
+SCHEMA_OF = dict.fromkeys(("lifecycle_transitions", "cohort_retention", "data_quality"), "marts")
 KEPT_SNAPSHOTS = 5
 
 

@@ -1,138 +1,145 @@
 """The report: one HTML file that works from disk, with no script and no request to anywhere."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import jinja2
-import polars as pl
 
 import lcm_ml
 from lcm_ml import project
-from lcm_ml.reporting import charts
-from lcm_ml.warehouse import status
+from lcm_ml.errors import LcmError
+from lcm_ml.registry.card import model_card
+from lcm_ml.registry.catalogue import list_versions
+from lcm_ml.reporting.contents import GROUPS
+from lcm_ml.reporting.section import Section, champion, count, number, rows_of, share
+from lcm_ml.warehouse import state, status
+from lcm_ml.warehouse.connection import rows
 
-METRICS = (
-    ("auc", "AUC"),
-    ("average_precision", "average precision"),
-    ("log_loss", "log loss"),
-    ("brier", "Brier score"),
-    ("top_decile_lift", "lift, top decile"),
-)
-
-
-def _frame(con: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
-    frame: pl.DataFrame = con.sql(sql).pl()
-    return frame
+Advance = Callable[[str, float], None]
 
 
-def write_report(con: duckdb.DuckDBPyConnection, manifest: dict[str, Any]) -> Path:
-    """Write report.html beside the snapshots, replacing the one before in one step.
+@dataclass(frozen=True)
+class Tile:
+    """One of the few figures at the top. `section` is where more is told."""
+
+    figure: str
+    words: str
+    section: str
+
+
+def _silent(_: str, __: float) -> None:
+    return None
+
+
+def write_report(
+    con: duckdb.DuckDBPyConnection,
+    manifest: dict[str, Any] | None,
+    out: Path | None = None,
+    advance: Advance = _silent,
+) -> Path:
+    """Write the report, replacing the one before in one step, and the model cards beside it.
 
     Args:
         con: an open connection to a built warehouse.
-        manifest: of the snapshot that the report belongs to.
+        manifest: of the snapshot that the report belongs to; None before anything was published.
+        out: the file; default: report.html beside the snapshots.
+        advance: told what is under way.
 
     Returns:
         The file.
+
+    Raises:
+        LcmError: when nothing is built.
+        OSError: when a file cannot be written.
     """
-    found = status.collect(con)
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("lcm_ml.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template("report.html.j2")
-    text = template.render(
-        found=found,
-        metrics=METRICS,
-        models=_models(found["metrics"]),
-        charts=_charts(con),
-        totals={kind: _total(found["rows"], kind) for kind in ("rows_in", "kept", "duplicate", "quarantined")},
-        transitions=_transitions(con),
-        manifest=manifest,
-        version=lcm_ml.__version__,
-    )
-    path = project.beside_warehouse("published") / "report.html"
-    fresh = path.with_suffix(".fresh")
+    state.require_built(con)
+    path = out or project.beside_warehouse("published") / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = _render(con, manifest, advance)
+    write_cards(con, path.parent / "model_cards")
+    _replace(path, text)
+    return path
+
+
+def write_cards(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
+    """Write the card of every version that serves or could, as VERSION.md. Those of earlier versions stay.
+
+    A version whose files are gone has no card, and is no reason to have no report: `lcm-ml models card` tells why.
+    """
+    folder.mkdir(exist_ok=True, mode=0o700)
+    written = []
+    for version in list_versions(con, everything=False):
+        try:
+            text = model_card(con, version["model_version"])
+        except LcmError:
+            continue
+        written.append(_replace(folder / f"{version['model_version']}.md", text))
+    return written
+
+
+def _replace(path: Path, text: str) -> Path:
+    fresh = path.with_name(f".{path.name}.fresh")
     fresh.write_text(text, encoding="utf-8")
     fresh.chmod(0o600)
     return fresh.replace(path)
 
 
-def _total(rows: list[dict[str, Any]], kind: str) -> int:
-    return sum(row["row_count"] for row in rows if row["kind"] == kind)
-
-
-def _models(metrics: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    models: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in metrics:
-        models.setdefault(row["model_name"], {})[row["metric"]] = row
-    return models
-
-
-def _transitions(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    return _frame(
-        con,
-        """
-        select from_stage, to_stage, users
-        from marts.lifecycle_transitions
-        where
-            as_of_date = (select max(as_of_date) from marts.lifecycle_transitions)
-            and from_stage != to_stage
-        order by users desc, from_stage, to_stage
-        limit 12
-        """,
-    ).to_dicts()
-
-
-def _charts(con: duckdb.DuckDBPyConnection) -> list[dict[str, str]]:
-    """Each chart with its heading and the sentence that says what it shows, for readers who cannot see it."""
-    drawn = []
-    weekly = _frame(con, "select as_of_date, stage, users from marts.lifecycle_weekly order by 1, 2")
-    if weekly.height:
-        drawn.append(
-            {
-                "title": "Lifecycle stages over time",
-                "text": "Share of all users seen so far in each stage, week by week.",
-                "svg": charts.stage_mix(weekly),
-            }
-        )
-    scores = _frame(
-        con,
-        """
-        select
-            least(floor(churn_probability / 0.05) * 0.05, 0.95) as low,
-            risk_band,
-            count(*) as users
-        from serving.churn_scores_latest
-        group by 1, 2
-        """,
+def _render(con: duckdb.DuckDBPyConnection, manifest: dict[str, Any] | None, advance: Advance) -> str:
+    found = status.collect(con)
+    makers = [(group, make) for group in GROUPS for make in group.makers]
+    sections: dict[str, list[Section]] = {group.id: [] for group in GROUPS}
+    for done, (group, make) in enumerate(makers):
+        advance(group.title, done / len(makers))
+        sections[group.id].append(make(con))
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("lcm_ml.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    return template.render(
+        groups=[(group, sections[group.id]) for group in GROUPS],
+        tiles=_tiles(con, found),
+        found=found,
+        manifest=manifest,
+        version=lcm_ml.__version__,
     )
-    if scores.height:
-        drawn.append(
-            {
-                "title": "Churn probability of the users scored last",
-                "text": "How many users have which probability of no purchase within the horizon.",
-                "svg": charts.score_distribution(scores),
-            }
-        )
-    latest = "run_id = (select max(run_id) from ml.model_runs where command = 'fit' and status = 'ok')"
-    bins = _frame(
-        con, f"select model_name, mean_probability, churn_rate from ml.calibration_bins where {latest} order by bin"
+
+
+def _tiles(con: duckdb.DuckDBPyConnection, found: dict[str, Any]) -> list[Tile]:
+    """The figures that a reader in a hurry wants; those that do not exist yet are left out."""
+    tiles = [Tile(count(sum(row["users"] for row in found["stages"])), "users seen", "stages")]
+    scored = sum(row["users"] for row in found["scores"])
+    if scored:
+        high = sum(row["users"] for row in found["scores"] if row["risk_band"] == "high")
+        tiles.append(Tile(count(scored), "active buyers scored", "scores"))
+        tiles.append(Tile(count(high), f"at high risk ({share(high / scored)})", "scores"))
+    known = champion(con)
+    if known:
+        auc = {
+            row["model_name"]: row
+            for row in rows(
+                con,
+                "select model_name, value, ci_low, ci_high from ml.model_metrics "
+                "where run_id = ? and split = 'test' and metric = 'auc'",
+                [known[0]],
+            )
+        }
+        if known[1] in auc:
+            own, recency = auc[known[1]], auc.get("recency")
+            beside = f"; recency alone {number(recency['value'])}" if recency else ""
+            interval = f"{number(own['ci_low'])} to {number(own['ci_high'])}"
+            tiles.append(Tile(number(own["value"]), f"AUC of {known[1]} ({interval}{beside})", "test"))
+    monitored = rows_of(
+        con, "ml.model_runs", "select 1 from ml.model_runs where command = 'monitor' and status = 'ok' limit 1"
     )
-    if bins.height:
-        drawn.append(
-            {
-                "title": "Calibration on the test date",
-                "text": "Predicted against realised churn in ten bins of equal size; the dashed line is perfect.",
-                "svg": charts.calibration(bins),
-            }
+    if monitored.height:
+        critical = rows_of(
+            con, "serving.alerts_latest", "select 1 from serving.alerts_latest where severity = 'critical'"
         )
-    lifts = _frame(con, f"select model_name, decile, lift from ml.lift_bins where {latest} order by decile")
-    if lifts.height:
-        drawn.append(
-            {
-                "title": "Lift on the test date",
-                "text": "How many times more often than average the users of each decile of risk churned.",
-                "svg": charts.lift(lifts),
-            }
-        )
-    return drawn
+        tiles.append(Tile(count(critical.height), "critical alerts", "alerts"))
+    return tiles

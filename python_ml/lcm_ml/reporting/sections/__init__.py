@@ -1,0 +1,1 @@
+"""The report's sections, a module for each group of them."""
