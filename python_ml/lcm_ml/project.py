@@ -6,6 +6,7 @@ from pathlib import Path
 from lcm_ml.errors import LcmError
 
 DEFAULT_WAREHOUSE = "warehouse/lcm.duckdb"
+SCHEMAS = ("raw", "sample", "staging", "intermediate", "marts", "ml", "serving", "meta", "main", "temp", "system")
 
 
 def root() -> Path:
@@ -30,8 +31,18 @@ def warehouse_path() -> Path:
     """The DuckDB file: LCM_WAREHOUSE, else warehouse/lcm.duckdb. A relative path starts at the project.
 
     profiles.yml reads the same variable with the same default, and dbt runs in the project's folder.
+
+    Raises:
+        LcmError: for a name that DuckDB would take for one of the schemas.
     """
-    return root() / os.environ.get("LCM_WAREHOUSE", DEFAULT_WAREHOUSE)
+    path = root() / os.environ.get("LCM_WAREHOUSE", DEFAULT_WAREHOUSE)
+    if path.stem.lower() in SCHEMAS:
+        raise LcmError(
+            f"the warehouse cannot be called {path.name}: DuckDB names the database after the file, and {path.stem} "
+            "is one of its schemas",
+            "set LCM_WAREHOUSE to another name, e.g. lcm.duckdb",
+        )
+    return path
 
 
 def beside_warehouse(kind: str) -> Path:

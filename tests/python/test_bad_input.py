@@ -241,6 +241,11 @@ def test_a_file_that_is_no_warehouse(cli: Cli, warehouse: Path) -> None:
     assert_refused(cli("status"), "not a DuckDB file", "LCM_WAREHOUSE")
 
 
+def test_a_warehouse_called_like_a_schema(cli: Cli, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCM_WAREHOUSE", str(warehouse.with_name("raw.duckdb")))
+    assert_refused(cli("status"), "raw.duckdb", "LCM_WAREHOUSE")
+
+
 def test_nothing_built_yet(cli: Cli, loaded: Path) -> None:
     for command in ("fit", "score", "evaluate", "publish"):
         assert_refused(cli(command), "nothing was built yet", "dbt build")

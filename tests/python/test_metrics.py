@@ -87,6 +87,8 @@ def test_one_class_gives_no_ranking_figure():
     ours = measure(np.zeros(20), np.arange(20.0), np.full(20, 0.1))
     assert np.isnan(ours["auc"][0])
     assert np.isfinite(ours["log_loss"][0])
+    for outcome in (np.zeros(20), np.ones(20)):
+        assert np.isnan(measure(outcome, np.arange(20.0), np.linspace(0.1, 0.9, 20))["calibration_slope"][0])
 
 
 def outcome(seed, users=600):

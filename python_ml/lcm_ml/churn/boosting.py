@@ -92,14 +92,15 @@ class Boosting(Trees):
         train = xgb.QuantileDMatrix(x, y)
         validation = xgb.QuantileDMatrix(x_validation, y_validation, ref=train)
         found: dict[str, dict[str, list[float]]] = {}
+        given = self.settings.get("n_trees")
         booster = self._train(
             train,
-            MAX_TREES,
+            given or MAX_TREES,
             evals=[(train, "train"), (validation, "validation")],
             evals_result=found,
-            early_stopping_rounds=PATIENCE,
+            early_stopping_rounds=None if given else PATIENCE,
         )
-        self.settings["n_trees"] = booster.best_iteration + 1
+        self.settings["n_trees"] = given or booster.best_iteration + 1
         self._curves = {part: losses["logloss"] for part, losses in found.items()}
         predicted = booster.inplace_predict(x_validation, iteration_range=(0, self.settings["n_trees"]))
         return np.asarray(predicted, dtype=np.float64)

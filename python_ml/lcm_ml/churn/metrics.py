@@ -174,7 +174,9 @@ def logistic_line(z: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[Fl
             intercept, slope = intercept + np.clip(step0, -3, 3), slope + np.clip(step1, -3, 3)
             if np.nanmax(np.abs(np.r_[step0, step1]), initial=0.0) < 1e-8:
                 break
-    return intercept - slope * centre / spread, slope / spread
+    # With one class the steps run away, or stop where they began.
+    defined = (rate > 0) & (rate < 1)
+    return np.where(defined, intercept - slope * centre / spread, np.nan), np.where(defined, slope / spread, np.nan)
 
 
 @dataclass(frozen=True)

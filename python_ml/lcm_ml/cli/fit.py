@@ -77,13 +77,13 @@ def chosen_models(names: "Sequence[str]") -> "tuple[Recipe, ...]":
     """
     from lcm_ml import project
     from lcm_ml.churn.estimator import ESTIMATORS, recipes
-    from lcm_ml.warehouse.connection import connect
+    from lcm_ml.warehouse.connection import connect, table_exists
     from lcm_ml.warehouse.state import settings
 
     custom = {}
     if set(names) - set(ESTIMATORS) and project.warehouse_path().exists():
         with connect(read_only=True, notify=notify) as con:
-            custom = settings(con).get("custom_estimators", {})
+            custom = settings(con).get("custom_estimators", {}) if table_exists(con, "meta", "settings") else {}
     return recipes(names, custom)
 
 

@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 import lcm_ml
-from lcm_ml.cli import doctor, evaluate, fit, load, models, run, score, simulate, status, threshold
+from lcm_ml.cli import (
+    doctor,
+    evaluate,
+    fairness,
+    fit,
+    load,
+    models,
+    monitor,
+    report,
+    run,
+    runs,
+    score,
+    simulate,
+    status,
+    threshold,
+)
 
 app = typer.Typer(
     name="lcm-ml",
@@ -17,13 +32,18 @@ app = typer.Typer(
 )
 app.add_typer(load.app, name="load")
 app.add_typer(models.app, name="models")
+app.add_typer(runs.app, name="runs")
+app.command()(load.pseudonym)
 app.command()(simulate.simulate)
 app.command()(fit.fit)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
 app.command()(threshold.threshold)
+app.command()(monitor.monitor)
+app.command()(fairness.fairness)
 app.command("run")(run.run)
 app.command()(run.publish)
+app.command()(report.report)
 app.command()(status.status)
 app.command()(doctor.doctor)
 

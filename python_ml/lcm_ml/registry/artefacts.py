@@ -84,6 +84,22 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
     Raises:
         LcmError: when it is missing, was changed, or has a format that this code does not know.
     """
+    manifest = read_manifest(artefact, artefact_hash)
+    folder = project.beside_warehouse("artefacts") / artefact
+    estimator = estimator_class(manifest["kind"]).load(folder, manifest["seed"], manifest["settings"])
+    model = ChurnModel(
+        encoding=Encoding.from_dict(manifest["columns"]),
+        estimator=estimator,
+        calibration=Calibration.from_dict(json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))),
+        trained_on=tuple(date.fromisoformat(day) for day in manifest["trained_on"]),
+        horizon_days=manifest["label"]["horizon_days"],
+        constant=tuple(manifest["constant_columns"]),
+    )
+    return model, manifest
+
+
+def read_manifest(artefact: str, artefact_hash: str) -> dict[str, Any]:
+    """The manifest alone, after checking every hash; arguments and errors are those of load."""
     again = "train again with `lcm-ml fit`, or score with another --model-version"
     if not re.fullmatch(r"[\w][\w.-]*", artefact):
         raise LcmError(f"{artefact!r} is no name of an artefact", again)
@@ -102,16 +118,7 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
             raise LcmError(f"{path} is missing", again)
         if _sha256(path.read_bytes()) != expected:
             raise LcmError(f"{path} was changed after it was saved", again)
-    estimator = estimator_class(manifest["kind"]).load(folder, manifest["seed"], manifest["settings"])
-    model = ChurnModel(
-        encoding=Encoding.from_dict(manifest["columns"]),
-        estimator=estimator,
-        calibration=Calibration.from_dict(json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))),
-        trained_on=tuple(date.fromisoformat(day) for day in manifest["trained_on"]),
-        horizon_days=manifest["label"]["horizon_days"],
-        constant=tuple(manifest["constant_columns"]),
-    )
-    return model, manifest
+    return manifest
 
 
 def _manifest(model: ChurnModel, version: str, facts: dict[str, Any]) -> dict[str, Any]:

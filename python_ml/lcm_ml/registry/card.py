@@ -29,7 +29,7 @@ def model_card(con: duckdb.DuckDBPyConnection, version: str | None = None) -> st
         LcmError: when there is no such version, or its files are gone.
     """
     row = find_version(con, version)
-    manifest = artefacts.load(row["artefact"], row["artefact_hash"])[1]
+    manifest = artefacts.read_manifest(row["artefact"], row["artefact_hash"])
     metrics = rows(
         con, "select * from ml.model_metrics where run_id = ? and split = 'test' order by model_name", [row["run_id"]]
     )

@@ -61,7 +61,7 @@ def describe_version(con: duckdb.DuckDBPyConnection, version: str) -> dict[str, 
         LcmError: when there is no such version, or its files are gone.
     """
     row = find_version(con, version)
-    manifest = artefacts.load(row["artefact"], row["artefact_hash"])[1]
+    manifest = artefacts.read_manifest(row["artefact"], row["artefact_hash"])
     decisions = rows(con, "select * from ml.model_promotions where model_version = ? order by promotion_id", [version])
     return {**row, "manifest": manifest, "decisions": decisions}
 
