@@ -43,7 +43,7 @@ sample: setup ## Make the sample seeds again
 test: $(VENV)/dev.done ## Run all tests: dbt build on the sample, then pytest
 	@rm -f target/sample.duckdb && mkdir -p target
 	@LCM_WAREHOUSE=target/sample.duckdb $(BIN)/dbt build
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
 	@$(BIN)/ruff check .
