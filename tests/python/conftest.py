@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("lcm", deadline=None)
+settings.load_profile("lcm")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def data_state(con: duckdb.DuckDBPyConnection, day: date, limits: DataLimits, no
         con,
         """
         with newest as (
-            select max(load_id) as load_id from marts.data_quality
+            select max(load_id) as load_id from marts.data_quality where kind = 'rows_in'
         )
 
         select
