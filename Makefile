@@ -40,10 +40,11 @@ demo: setup ## The main job on real data: load The Complete Journey, build, fit,
 sample: setup ## Make the sample seeds again
 	@$(BIN)/python -m lcm_ml.sources.simulate --sample seeds/sample
 
+# One thread for each worker: small fits on shared threads mostly wait for each other.
 test: $(VENV)/dev.done ## Run all tests: dbt build on the sample, then pytest
 	@rm -f target/sample.duckdb && mkdir -p target
 	@LCM_WAREHOUSE=target/sample.duckdb $(BIN)/dbt build
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
 	@$(BIN)/ruff check .

@@ -1,18 +1,18 @@
 """`lcm-ml models`: what was trained, what serves, and why."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
 from lcm_ml.cli.fit import forced_reason
 from lcm_ml.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="List, show, compare, promote, roll back and delete saved models.",
+    help="List, show, compare, promote, roll back, export and delete saved models.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Version = Annotated[str, typer.Argument(help="A version of `lcm-ml models list`.")]
@@ -121,6 +121,36 @@ def rollback(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def export(
+    version: Annotated[str | None, typer.Argument(help="Default: the champion.")] = None,
+    file_format: Annotated[Literal["onnx"], typer.Option("--format", help="Format of the file.")] = "onnx",
+    variant: Annotated[
+        Literal["full", "pruned", "student", "all"],
+        typer.Option(help="The model itself, with fewer trees, a shallow student of it, or all three side by side."),
+    ] = "full",
+    out_path: Annotated[
+        Path | None, typer.Option("--out", help="Write it to this file. Default: the exports folder of the warehouse.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version as an ONNX file for other programs to score with, and measure it.
+
+    The file takes the encoded features and gives calibrated probabilities; docs/export.md shows how to score with it.
+    It is kept only if it scores the users of the test date as the model does, within 0.00001; exit code 1 otherwise.
+
+    Example: `lcm-ml models export --format onnx --variant all`
+    """
+    with command(as_json):
+        from lcm_ml.registry.export import VARIANTS, export_version
+
+        if out_path and variant == "all":
+            raise UsageError("--out names one file, --variant all makes three", "leave out --out, or take one variant")
+        with progress(f"export to {file_format}", as_json) as advance:
+            found = export_version(version, VARIANTS if variant == "all" else (variant,), out_path, advance, notify)
+        emit(found, as_json, _show_export)
+
+
+@app.command()
 def delete(
     version: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -170,6 +200,20 @@ def _show_one(found: dict[str, Any]) -> None:
             out.print(f"{metric:<18} {figures['value']:.4f} ({low} to {high}) on {manifest['test_date']}")
     for row in found["decisions"]:
         out.print(f"{row['decided_at']:%Y-%m-%d %H:%M}   {row['action']}: {row['reason']}", markup=False)
+
+
+def _show_export(result: dict[str, Any]) -> None:
+    from lcm_ml.cli.export_table import export_table
+
+    out.print(
+        f"{result['model_version']}, on {result['test_users']:,} users of {result['test_date']}; AUC and log loss of "
+        f"{result['measured_on']}, which had not seen that date"
+    )
+    out.print(export_table(result))
+    for note in result["notes"]:
+        out.print(f"note: {note}")
+    for export in result["exports"]:
+        out.print(f"{export['variant']:<8} {export['file']}", markup=False)
 
 
 def _show_change(result: dict[str, Any]) -> None:
