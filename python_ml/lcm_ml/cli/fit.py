@@ -80,7 +80,7 @@ def chosen_models(names: "Sequence[str]") -> "tuple[Recipe, ...]":
     from lcm_ml.warehouse.connection import connect, table_exists
     from lcm_ml.warehouse.state import settings
 
-    custom = {}
+    custom: dict[str, Any] = {}
     if set(names) - set(ESTIMATORS) and project.warehouse_path().exists():
         with connect(read_only=True, notify=notify) as con:
             custom = settings(con).get("custom_estimators", {}) if table_exists(con, "meta", "settings") else {}
