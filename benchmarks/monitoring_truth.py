@@ -29,6 +29,7 @@ from lcm_ml.monitoring.signs import vital_signs
 
 PERIODS, DAYS = 20, 1000
 VARIABLES = {"as_of_count": 60}
+WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
 
 def watched(path: Path, day, reference_dates: int = 13):
@@ -76,7 +77,8 @@ def main() -> None:
                 with duckdb.connect(str(changed)) as con:
                     for statement in in_raw(name, dates[-1] - timedelta(days=28)):
                         con.execute(statement)
-                build(changed, "--full-refresh", variables=VARIABLES)
+                # Without dbt's tests: the log of the load does not know of the rows that were put in or taken out.
+                build(changed, "--full-refresh", *WITHOUT_TESTS, variables=VARIABLES)
                 found = watched(changed, dates[-1])
                 loud = [alert for alert in found if alert.severity == "critical"]
                 named[name] += bool(loud) and loud[0].cause == cause and all(alert.cause == cause for alert in loud)
