@@ -20,26 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python")
 
 import duckdb
 from lifecycle import build, lcm
-from shifts import SHIFTS, in_raw
-
-from lcm_ml.frames.frame import scoring_frame, training_frame
-from lcm_ml.monitoring.diagnosis import diagnose
-from lcm_ml.monitoring.drift import feature_drift
-from lcm_ml.monitoring.signs import vital_signs
+from shifts import SHIFTS, alerts_of, in_raw
 
 PERIODS, DAYS = 20, 1000
 VARIABLES = {"as_of_count": 60}
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
-
-
-def watched(path: Path, day, reference_dates: int = 13):
-    """Alerts of one period, its features against the dates before."""
-    with duckdb.connect(str(path), read_only=True) as con:
-        frame = training_frame(con)
-        before = [known for known in frame.dates() if known + timedelta(days=28) <= day][-reference_dates:]
-        now = scoring_frame(con, day)
-        drifts = feature_drift(frame.at(*before), now.data, frame.features) if before else []
-        return diagnose(day, vital_signs(con, day), drifts, None, [], {}, frame.features)
 
 
 def main() -> None:
@@ -67,7 +52,7 @@ def main() -> None:
                 ]
             for day in dates[-PERIODS:]:
                 periods += 1
-                for alert in watched(path, day):
+                for alert in alerts_of(path, day):
                     alarms[alert.severity] += 1
                     if alert.severity == "critical":
                         wrong.append(f"{day} {alert.cause} {alert.subject}: {alert.message}")
@@ -79,7 +64,7 @@ def main() -> None:
                         con.execute(statement)
                 # Without dbt's tests: the log of the load does not know of the rows that were put in or taken out.
                 build(changed, "--full-refresh", *WITHOUT_TESTS, variables=VARIABLES)
-                found = watched(changed, dates[-1])
+                found = alerts_of(changed, dates[-1])
                 loud = [alert for alert in found if alert.severity == "critical"]
                 named[name] += bool(loud) and loud[0].cause == cause and all(alert.cause == cause for alert in loud)
                 told = [(alert.severity, alert.cause, alert.subject) for alert in found if alert.severity != "info"]

@@ -1,6 +1,16 @@
 """What can go wrong in a shop, done to its raw events, or to a warehouse that was built from them."""
 
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+
+from lcm_ml.frames.frame import scoring_frame, training_frame
+from lcm_ml.monitoring.diagnosis import Alert, diagnose
+from lcm_ml.monitoring.drift import feature_drift
+from lcm_ml.monitoring.signs import vital_signs
+
+REFERENCE_DATES = 13
 
 # Each from the day {start} on, with the cause that monitoring has to name.
 SHIFTS = {
@@ -46,3 +56,12 @@ def in_marts(name: str, start: date) -> list[str]:
     since = f"event_date >= date '{start}'"
     found = [statement.format(events="intermediate.int_events", since=since, row="") for statement in SHIFTS[name][1]]
     return [*found, LABELS_OF_LEAVERS.format(start=start)] if SHIFTS[name][0] == "churn_shift" else found
+
+
+def alerts_of(path: Path, day: date) -> list[Alert]:
+    """Alerts of one date without a model: its signs, and its features against the labelled dates known by then."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        frame = training_frame(con)
+        before = [known for known in frame.dates() if known + timedelta(days=28) <= day][-REFERENCE_DATES:]
+        drifts = feature_drift(frame.at(*before), scoring_frame(con, day).data, frame.features) if before else []
+        return diagnose(day, vital_signs(con, day), drifts, None, [], {}, frame.features)

@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lifecycle import build, change, lcm, query, warehouse_at
-from shifts import SHIFTS, in_marts
+from shifts import SHIFTS, alerts_of, in_marts
 from typer.testing import CliRunner
 
 from lcm_ml.churn.metrics import Measured
 from lcm_ml.cli.main import app
-from lcm_ml.frames.frame import scoring_frame, training_frame
-from lcm_ml.monitoring.diagnosis import Alert, diagnose
-from lcm_ml.monitoring.drift import drift_of, feature_drift, jensen_shannon, psi
+from lcm_ml.monitoring.diagnosis import diagnose
+from lcm_ml.monitoring.drift import drift_of, jensen_shannon, psi
 from lcm_ml.monitoring.realised import Realised, realised_scores
-from lcm_ml.monitoring.signs import DataLimits, DataSign, Sign, vital_signs
+from lcm_ml.monitoring.signs import DataLimits, DataSign, Sign
 from lcm_ml.monitoring.watch import data_state
 
 COUNTS = st.lists(st.integers(0, 500), min_size=5, max_size=5).map(lambda values: np.array(values, dtype=float))
@@ -115,14 +114,6 @@ def changed(shop: Path, tmp_path: Path) -> Iterator[Path]:
 
 def grid(path: Path) -> list[date]:
     return query(path, "select as_of_date from marts.as_of_dates where is_on_grid order by 1")["as_of_date"].to_list()
-
-
-def alerts_of(path: Path, day: date) -> list[Alert]:
-    with duckdb.connect(str(path), read_only=True) as con:
-        frame = training_frame(con)
-        before = [known for known in frame.dates() if known + timedelta(days=28) <= day][-13:]
-        drifts = feature_drift(frame.at(*before), scoring_frame(con, day).data, frame.features)
-        return diagnose(day, vital_signs(con, day), drifts, None, [], {}, frame.features)
 
 
 def test_nothing_is_critical_while_nothing_changes(shop: Path) -> None:

@@ -91,15 +91,12 @@ def _show_metrics(result: dict[str, Any]) -> None:
         if result["build"]:
             out.print("[bold]trained[/bold]    nothing yet; next: lcm-ml fit")
         return
-    from lcm_ml.cli.metric_table import metric_table
+    from lcm_ml.cli.metric_table import metric_table, model_figures
 
     first = metrics[0]
-    models: dict[str, Any] = {}
-    for row in metrics:
-        models.setdefault(row["model_name"], {})[row["metric"]] = row
     name = result["champion"]["model_name"] if result["champion"] else None
     title = f"out of time, test date {first['as_of_date']}, {first['n_users']:,} users (95 % intervals)"
-    out.print(metric_table(title, models, name))
+    out.print(metric_table(title, model_figures(metrics), name))
     champion = result["champion"]
     if champion:
         out.print(
