@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from lcm_ml.churn.ceiling import way
+
 AUC_BAR, LOG_LOSS_BAR = 0.005, 0.01
 
 
@@ -59,8 +61,8 @@ def main() -> None:
         for name in first["models"]
     }
     for name, mean in means.items():
-        way = (mean["auc"] - means["recency"]["auc"]) / (means["ceiling"]["auc"] - means["recency"]["auc"])
-        print(f"  {name:<12} AUC {mean['auc']:.4f}   log loss {mean['log_loss']:.4f}   {way:6.1%} of the way in AUC")
+        share = way(*(figures["auc"] for figures in (mean, means["recency"], means["ceiling"])))
+        print(f"  {name:<12} AUC {mean['auc']:.4f}   log loss {mean['log_loss']:.4f}   {share:6.1%} of the way in AUC")
     auc = means["ceiling"]["auc"] - means[champion]["auc"]
     loss = means[champion]["log_loss"] - means["ceiling"]["log_loss"]
     print(f"  champion below the ceiling: AUC {auc:.4f} (bar {AUC_BAR}), log loss {loss:.4f} (bar {LOG_LOSS_BAR})")

@@ -316,6 +316,22 @@ def changed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Outline:
     return Outline(Path(lcm(path, "report")["report"]))
 
 
+def test_a_ceiling_tells_how_much_of_what_is_possible_was_reached(filled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lcm.duckdb"
+    shutil.copy(filled, path)
+    change(
+        path,
+        f"""
+        insert into ml.model_metrics by name
+        select * replace ('ceiling' as model_name, case metric when 'auc' then 0.8 else 0.2 end as value)
+        from ml.model_metrics where run_id = '{FIT}' and split = 'fold' and model_name = 'logistic'
+        """,
+    )
+    page = Outline(Path(lcm(path, "report")["report"]))
+    # AUC: recency 0.65, logistic 0.75, the best 0.8.
+    assert "logistic went 67% of the way from recency alone to the best there is" in page.texts["folds"]
+
+
 def test_figures_are_those_of_the_version_that_serves(changed: Outline) -> None:
     assert "0.800\n0.780 to 0.820" in changed.texts["test"]
     assert "0.990" not in changed.texts["test"]

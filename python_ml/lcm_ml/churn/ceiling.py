@@ -87,12 +87,16 @@ def reached(mean: dict[str, dict[str, Measured]], baseline: str, models: list[st
             "value": mean[model][metric].value,
             "baseline": mean[baseline][metric].value,
             "ceiling": mean[CEILING][metric].value,
-            "share": (mean[model][metric].value - mean[baseline][metric].value)
-            / (mean[CEILING][metric].value - mean[baseline][metric].value),
+            "share": way(mean[model][metric].value, mean[baseline][metric].value, mean[CEILING][metric].value),
         }
         for model in models
         for metric in ("auc", "log_loss")
     ]
+
+
+def way(value: float, baseline: float, best: float) -> float:
+    """The share of the way from a baseline to the best there is; 1.0 is all of it."""
+    return (value - baseline) / (best - baseline)
 
 
 def _start(day: date) -> datetime:

@@ -5,8 +5,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from lcm_ml.churn.baselines import BASELINES
-from lcm_ml.churn.ceiling import CEILING
+from lcm_ml.churn.baselines import BASELINES, RECENCY
+from lcm_ml.churn.ceiling import CEILING, way
 from lcm_ml.reporting import charts, charts_models
 from lcm_ml.reporting.section import (
     Figure,
@@ -140,6 +140,9 @@ def _metric_over_dates(rows: pl.DataFrame, called: str, names: list[str]) -> Fig
     )
     told = [f"{name} {with_interval(mean[name])}" for name in present if name in mean]
     says = f"{called}, mean of {plural(len(dates), 'date')}: {listed(told)}." if told else f"{called} by date."
+    if {present[0], RECENCY, CEILING} <= set(mean):
+        reached = way(*(mean[name]["value"] for name in (present[0], RECENCY, CEILING)))
+        says += f" {present[0]} went {share(reached, 0)} of the way from recency alone to the best there is."
     shown = by_date.filter(pl.col("as_of_date").is_in(dates[-DATES:]))
     drawing = charts_models.over_dates(
         shown.select("as_of_date", "model_name", "value", "ci_low", "ci_high"), called, present
