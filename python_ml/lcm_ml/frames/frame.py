@@ -148,10 +148,7 @@ def scoring_frame(con: duckdb.DuckDBPyConnection, as_of_date: date) -> Frame:
         LcmError: when the marts are not built, the date is none of theirs, or nobody is to be scored then.
     """
     settings = built_settings(con)
-    spine = [row[0] for row in con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
-    if as_of_date not in spine:
-        listed = ", ".join(str(day) for day in spine) or "none"
-        raise LcmError(f"{as_of_date} is no as_of_date of this warehouse: there are {listed}", "take one of these")
+    resolve_as_of(con, as_of_date)
     base = read(
         con, "select * from marts.user_features where as_of_date = $day and is_active_buyer", {"day": as_of_date}
     )
@@ -176,6 +173,22 @@ def scoring_date(con: duckdb.DuckDBPyConnection) -> date:
         raise LcmError("marts.as_of_dates has no scoring date: there are no events", "load events and run `dbt build`")
     day: date = row[0]
     return day
+
+
+def resolve_as_of(con: duckdb.DuckDBPyConnection, as_of: date | None) -> date:
+    """`as_of` itself where the warehouse has it; without one, the scoring date.
+
+    Raises:
+        LcmError: when the marts may not be read, or it is none of marts.as_of_dates.
+    """
+    built_settings(con)
+    if as_of is None:
+        return scoring_date(con)
+    spine = [row[0] for row in con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
+    if as_of not in spine:
+        listed = ", ".join(str(day) for day in spine) or "none"
+        raise LcmError(f"{as_of} is no as_of_date of this warehouse: there are {listed}", "take one of these")
+    return as_of
 
 
 def read(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ def _stamp() -> str:
 
 @dataclass
 class Run:
-    """A run of fit, score or evaluate. `stamp` sorts by time and is unique."""
+    """A run of a command that writes ml tables. `stamp` sorts by time and is unique."""
 
     command: str
     parameters: dict[str, Any]
@@ -61,15 +61,19 @@ class Run:
 
 
 def record(
-    run: Run, rows: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]], notify: Notify
+    run: Run,
+    rows: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]],
+    notify: Notify,
+    scope: Mapping[str, Any] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write a successful run and everything it found in one transaction.
 
     Args:
         run: the run.
         rows: given the connection with its open transaction (some rows depend on what is there), the rows of
-            each ml table; empty frames are left out.
+            each ml table; empty frames are left out, except in a table with a scope, which they empty.
         notify: told when another process has to be waited for.
+        scope: what a table with a scope is written for, e.g. its as_of_date.
 
     Returns:
         What was written.
@@ -82,9 +86,35 @@ def record(
         writer.ensure(con, contracts)
         found = {"model_runs": run.row("ok"), **rows(con)}
         for name, frame in found.items():
-            if frame.height:
-                writer.write(con, contracts[name], frame)
+            if frame.height or contracts[name].scope:
+                writer.write(con, contracts[name], frame, scope)
     return found
+
+
+def run_capability(
+    run: Run,
+    compute: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]],
+    notify: Notify,
+    scope: Mapping[str, Any] | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Read, compute and write, as every capability does: one transaction at the end, a failed run on record.
+
+    Args:
+        run: the run.
+        compute: given a read-only connection, the rows of each ml table.
+        notify: told when another process has to be waited for.
+        scope: as in `record`. It is looked at after `compute`, which may fill it.
+
+    Returns:
+        What was written.
+
+    Raises:
+        LcmError: from `compute`, or when the warehouse cannot be written; nothing was.
+    """
+    with failure_recorded(run, notify):
+        with connect(read_only=True, notify=notify) as con:
+            found = compute(con)
+        return record(run, lambda _: found, notify, scope)
 
 
 @contextlib.contextmanager

@@ -29,12 +29,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a contract. `key` is what a write replaces rows by; empty where it only appends."""
+    """A table of a contract.
+
+    `key` is what a write replaces rows by; empty where it only appends. A table with a `scope` is written a whole
+    scope (an as_of_date, say) at a time: what was there for the same values goes.
+    """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
+    scope: tuple[str, ...] = ()
     cut_column: str | None = None
 
     @property
@@ -73,6 +78,7 @@ def _read(path: Path, schema: str) -> dict[str, Table]:
             name=entry["name"],
             columns=tuple(_column(column) for column in entry["columns"]),
             key=tuple(entry.get("meta", {}).get("key", ())),
+            scope=tuple(entry.get("meta", {}).get("scope", ())),
             cut_column=entry.get("meta", {}).get("cut_column"),
         )
         for source in sources

@@ -1,5 +1,8 @@
 """The only place that writes a contracted table."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import duckdb
 import polars as pl
 
@@ -18,13 +21,16 @@ def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
                 con.execute(f"alter table {table.full_name} add column {column.name} {column.data_type}")
 
 
-def write(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> int:
-    """Write all rows of `frame`, replacing rows with the same key. Call it inside a transaction.
+def write(
+    con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame, scope: Mapping[str, Any] | None = None
+) -> int:
+    """Write all rows of `frame`, replacing rows with the same key or scope. Call it inside a transaction.
 
     Args:
         con: a connection with an open transaction, so that several tables appear together.
         table: the contract.
         frame: columns as in the contract, in any order.
+        scope: for a table with a scope, the value of each of its columns; every row of `frame` has these values.
 
     Returns:
         The rows written.
@@ -41,9 +47,18 @@ def write(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> 
         )
     if table.key and frame.select(table.key).is_duplicated().any():
         raise LcmError(f"rows for {table.full_name} repeat the key {table.key}", "write each key once")
+    if outside := [name for name in table.scope if frame.height and (frame[name] != (scope or {}).get(name)).any()]:
+        raise LcmError(
+            f"rows for {table.full_name} lie outside the scope {scope}: {outside}", "write one scope at a time"
+        )
     con.register("incoming_rows", frame.select(table.column_names).to_arrow())
     try:
-        if table.key:
+        if table.scope:
+            in_scope = " and ".join(f"{name} = ?" for name in table.scope)
+            con.execute(
+                f"delete from {table.full_name} where {in_scope}", [(scope or {})[name] for name in table.scope]
+            )
+        elif table.key:
             # A null in a key (a baseline has no version) is a value like any other here.
             same_key = " and ".join(f"t.{name} is not distinct from i.{name}" for name in table.key)
             con.execute(
