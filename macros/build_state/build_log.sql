@@ -92,6 +92,7 @@
         'new_window_days', 'reactivated_window_days', 'loyal_min_purchase_days', 'min_gaps_for_rhythm',
         'population_gap_quantile', 'default_gap_days', 'max_typical_gap_days', 'at_risk_gaps', 'at_risk_min_days',
         'dormant_gaps', 'dormant_min_days', 'churned_gaps', 'churned_min_days',
+        'interest_weights', 'interest_half_life_days', 'interest_drift_z',
         'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
         'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
         'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap',
