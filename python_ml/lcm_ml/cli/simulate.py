@@ -16,7 +16,8 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Same seed, same shop.")] = 0,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data/simulated"),
     preset: Annotated[
-        Literal["shop", "plain"], typer.Option(help="shop (everything) or plain (purchases alone, exactly BG/NBD).")
+        Literal["shop", "plain", "types"],
+        typer.Option(help="shop (everything), plain (purchases alone, exactly BG/NBD) or types (five kinds of user)."),
     ] = "shop",
     end: Annotated[datetime, typer.Option(help="First day after the history.", formats=["%Y-%m-%d"])] = datetime(
         2026, 1, 1

@@ -3,7 +3,8 @@
 The purchase process is the BG/NBD model of Fader, Hardie & Lee (2005), "Counting Your Customers the Easy Way: An
 Alternative to the Pareto/NBD Model", Marketing Science 24(2): a user purchases at the rate lambda ~ Gamma(r, alpha)
 and drops out for good after each repeat purchase with the probability p ~ Beta(a, b). The preset `plain` is that and
-nothing else; `shop` builds visits, campaigns, support and dirt around it. docs/simulator.md is the guide.
+nothing else; `shop` builds visits, campaigns, support and dirt around it; `types` is that shop with users of five
+kinds. docs/simulator.md is the guide.
 
 Inside, times are days since the start of the history, as floats; they become whole seconds when events are made.
 """
@@ -11,7 +12,7 @@ Inside, times are days since the start of the history, as floats; they become wh
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product as combinations
 from pathlib import Path
@@ -52,6 +53,20 @@ class PurchaseProcess:
 
 
 @dataclass(frozen=True)
+class Archetype:
+    """A kind of user. Each user's own values are drawn around these."""
+
+    name: str
+    share: float  # of the registered users
+    gap_days: float  # mean days between purchases; 0: never purchases
+    dropout: float  # mean drop-out probability per repeat purchase
+    conversion: float  # mean share of visits that end in an order
+    extra_lines: float  # mean lines per order beyond the first
+    price_taste: float  # exponent: above 1 cheap products, below 1 dear ones
+    discounted: float  # mean share of lines bought at a discount
+
+
+@dataclass(frozen=True)
 class Preset:
     """Everything that is drawn, as rates and shares. The defaults switch all but the purchases off."""
 
@@ -79,6 +94,8 @@ class Preset:
     refund_share: float = 0.0  # per order line
     ticket_share: float = 0.0  # per order
     campaign_every: int = 0  # days; 0: no campaigns
+    prospect_days: float = 40.0  # mean days that somebody who never purchases keeps looking in
+    archetypes: tuple[Archetype, ...] = ()  # none: users differ by degrees
 
 
 PRESETS: dict[str, Preset] = {
@@ -110,6 +127,20 @@ PRESETS: dict[str, Preset] = {
         campaign_every=28,
     ),
 }
+PRESETS["types"] = replace(
+    PRESETS["shop"],
+    prospect_share=0.0,
+    visitor_share=0.05,
+    browsing=1.0,
+    prospect_days=200.0,
+    archetypes=(
+        Archetype("loyal", 0.20, 6, 0.01, 0.60, 1.0, 1.0, 0.10),
+        Archetype("bargain_hunter", 0.25, 20, 0.03, 0.25, 0.3, 2.5, 0.80),
+        Archetype("big_spender", 0.15, 40, 0.04, 0.50, 4.0, 0.4, 0.10),
+        Archetype("window_shopper", 0.20, 0, 0.0, 0.05, 0.0, 1.0, 0.10),
+        Archetype("one_time_buyer", 0.20, 700, 0.50, 0.10, 0.2, 1.0, 0.10),
+    ),
+)
 
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 AGE_EFFECT = np.array([0.5, 0.8, 1.0, 1.1, 1.3, 1.6])
@@ -664,10 +695,12 @@ class _People:
     brand: Array
     price_taste: Array  # exponent: above 1 cheap products, below 1 dear ones
     deal_seeker: Array
+    discounted: Array  # share of lines bought at a discount, where the shop gives any
     basket: Array  # mean extra lines
     conversion: Array  # share of visits that end in an order
     known_later: Array
     effect: Array  # extra orders that a full-strength touch brings, in expectation
+    archetype: Array  # code of the preset's archetypes; -1: none
 
     def __len__(self) -> int:
         return len(self.person)
@@ -692,7 +725,7 @@ def _draw_people(rng: np.random.Generator, config: SimulationConfig, first: int,
     uses_app = (device > 0) & (rng.random(n) < 0.55)
     drifts = rng.random(n) < preset.drift_share
     effect = 0.02 + 0.15 * deal_seeker + 0.06 * (acquisition == PAID_SEARCH) + 0.05 * uses_app + rng.normal(0, 0.02, n)
-    return _People(
+    people = _People(
         person=person,
         kind=kind,
         start=config.days * rng.random(n) ** preset.sign_up_skew,
@@ -714,11 +747,45 @@ def _draw_people(rng: np.random.Generator, config: SimulationConfig, first: int,
         brand=rng.integers(len(BRANDS), size=n),
         price_taste=rng.choice([2.5, 1.0, 0.4], n, p=[0.35, 0.5, 0.15]),
         deal_seeker=deal_seeker,
+        discounted=np.where(deal_seeker, 0.5, 0.1),
         basket=preset.extra_lines * rng.gamma(2, 0.5, n),
         conversion=rng.beta(4, 4, n),
         known_later=rng.random(n) < preset.known_later_share,
         effect=effect.clip(0, 0.5),
+        archetype=np.full(n, -1),
     )
+    return _of_types(rng, preset.archetypes, people) if preset.archetypes else people
+
+
+def _of_types(rng: np.random.Generator, archetypes: tuple[Archetype, ...], people: _People) -> _People:
+    """The same people, but for what their archetype decides; bots, resellers and visitors have none."""
+    n = len(people)
+    regular = people.kind == REGULAR
+    code = rng.choice(len(archetypes), n, p=[each.share for each in archetypes])
+
+    def own(name: str) -> Array:
+        return np.array([getattr(each, name) for each in archetypes], dtype=float)[code]
+
+    buys = own("gap_days") > 0
+    # Each user's own rate and basket vary by a third around the mean; shares, as 12 trials would tell them.
+    rate = rng.gamma(9, 1 / 9, n) / np.maximum(own("gap_days"), 1.0)
+
+    def around(mean: Array) -> Array:
+        return rng.beta(12 * mean.clip(1e-6), 12 * (1 - mean))
+
+    discounted = around(own("discounted"))
+    drawn = {
+        "rate": np.maximum(rate, 1e-9),
+        "dropout": around(own("dropout")),
+        "conversion": around(own("conversion")).clip(0.01),
+        "basket": own("extra_lines") * rng.gamma(9, 1 / 9, n),
+        "price_taste": own("price_taste"),
+        "deal_seeker": discounted > 0.3,
+        "discounted": discounted,
+        "kind": np.where(buys, REGULAR, PROSPECT),
+        "archetype": code,
+    }
+    return replace(people, **{name: np.where(regular, new, getattr(people, name)) for name, new in drawn.items()})
 
 
 def _popular_category(rng: np.random.Generator, n: int) -> Array:
@@ -749,7 +816,7 @@ def _draw_skeleton(rng: np.random.Generator, config: SimulationConfig, people: _
     time = np.concatenate([first[buyer], first[buyer[repeat.owner]] + repeat.time])
     # Each user's first purchase is in front of the others already: a stable sort by owner is all it takes.
     order = np.argsort(owner, kind="stable")
-    interest = {PROSPECT: 40.0, VISITOR: 0.5}
+    interest = {PROSPECT: config.parameters.prospect_days, VISITOR: 0.5}
     death = np.full(n, np.inf)
     for kind, mean in interest.items():
         of_kind = np.flatnonzero(people.kind == kind)
@@ -930,7 +997,7 @@ def _draw_lines(
     quantity = 1 + (rng.random(n) < preset.extra_units) * rng.geometric(0.6, n)
     quantity = np.where(people.kind[who] == RESELLER, quantity * rng.integers(40, 150, n), quantity)
     price = np.round(catalogue.cents[product] / LIST_RATES[people.currency[who]]).astype(np.int64)
-    discounted = preset.discounts & (rng.random(n) < np.where(people.deal_seeker[who], 0.5, 0.1))
+    discounted = preset.discounts & (rng.random(n) < people.discounted[who])
     percent = np.where(discounted, rng.choice([10, 15, 20, 30], n), 0)
     discount = quantity * price * percent // 100
     return _Lines(order, who, _seconds(config, time)[order], product, quantity, price, discount)
@@ -1268,6 +1335,7 @@ def _people_table(
             "drifted": where(drifted, _seconds(config, np.where(drifted, people.drift_at, 0))),
             "churn_probability": where(purchased, churn),
             "is_churned": where(purchased, skeleton.next_gap > LABEL_DAYS),
+            "archetype": where(people.archetype >= 0, people.archetype),
         }
     )
 
@@ -1519,6 +1587,11 @@ def _finish_truth_users(config: SimulationConfig, people: pl.DataFrame) -> pl.Da
         _moment("drifted").alias("drifted_at"),
         "churn_probability",
         "is_churned",
+        pl.lit(pl.Series([each.name for each in config.parameters.archetypes], dtype=pl.String))
+        .gather("archetype")
+        .alias("archetype")
+        if config.parameters.archetypes
+        else pl.lit(None, pl.String).alias("archetype"),
     )
 
 
