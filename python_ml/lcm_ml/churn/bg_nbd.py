@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import betaln, gammaln
+from scipy.special import betaln, gammaln, hyp2f1
 
 from lcm_ml.churn.estimator import FloatArray
 
@@ -62,6 +62,21 @@ class BgNbd:
         """
         silent = np.exp((self.r + x) * (np.log(self.alpha + age) - np.log(self.alpha + age + days)))
         return np.asarray(1 - self.probability_alive(x, t_x, age) * (1 - silent))
+
+    def expected_purchases(self, x: FloatArray, t_x: FloatArray, age: FloatArray, days: float) -> FloatArray:
+        """E(purchases in the next `days` | x, t_x, T), equation 10, shape (users,).
+
+        The paper's 2F1 grows beyond any number with x; Euler's transformation (Abramowitz and Stegun 15.3.3) takes
+        out the factor that its own power cancels, and leaves one that stays small where x <= T, as it is for days of
+        purchase.
+        """
+        # At a = 1, or a + b + x = 1, a factor is 0 and another infinite: next to it the product is the limit.
+        a = self.a if abs(self.a - 1) >= 1e-5 else 1 + 1e-5
+        c = a + self.b + x - 1
+        c = np.where(np.abs(c) < 1e-9, 1e-9, c)
+        z = days / (self.alpha + age + days)
+        gone = (1 - z) ** (a - 1) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
+        return np.asarray(self.probability_alive(x, t_x, age) * c / (a - 1) * (1 - gone))
 
 
 def log_likelihood(model: BgNbd, x: FloatArray, t_x: FloatArray, age: FloatArray) -> FloatArray:
