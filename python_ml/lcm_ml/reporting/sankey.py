@@ -1,9 +1,10 @@
-"""A Sankey diagram as SVG text: how many users went from which stage to which, date by date.
+"""A Sankey diagram as SVG text: how many went from where to where, column by column.
 
-Altair has none, and the report has no script. Nodes are stacked by stage, so that a ribbon that falls is a user lost.
+Altair has none, and the report has no script. Nodes are stacked in the order of their style: by stage, say, so that a
+ribbon that falls is a user lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -21,8 +22,33 @@ LABEL_ROOM = 104
 
 
 @dataclass(frozen=True)
+class Style:
+    """How nodes look.
+
+    `colours` are theirs, in the order they are stacked, `counted` is what flows, and `is_late` tells whether a phone,
+    which has room for three columns, shows the last ones or the first.
+    """
+
+    colours: Mapping[str, str]
+    counted: str = "users"
+    is_late: bool = True
+
+    def rank(self, name: str) -> tuple[int, str]:
+        """Place of a node in its column; those without a colour come last."""
+        order = list(self.colours)
+        return (order.index(name) if name in order else len(order), name)
+
+    def colour(self, name: str) -> str:
+        """Fill of a node and of ribbons to it."""
+        return self.colours.get(name, OTHER_COLOUR)
+
+
+BY_STAGE = Style(COLOURS)
+
+
+@dataclass(frozen=True)
 class Flow:
-    """`users` who were in `source` at column `step` and in `target` at the next one."""
+    """`users` (or what else is counted) who were in `source` at column `step` and in `target` at the next one."""
 
     step: int
     source: str
@@ -41,22 +67,24 @@ class _Node:
     right: float = 0.0
 
 
-def sankey(columns: Sequence[str], flows: Sequence[Flow], height: int = 420) -> Drawing:
-    """Draw the flows between the columns; on a phone, between the last three of them.
+def sankey(columns: Sequence[str], flows: Sequence[Flow], height: int = 420, style: Style = BY_STAGE) -> Drawing:
+    """Draw the flows between the columns; on a phone, between three of them.
 
     Args:
         columns: what each column is called; flow.step counts them from 0.
         flows: of neighbouring columns; those of no users are left out.
         height: of the drawing.
+        style: names, order and colours of the nodes.
     """
-    first = max(0, len(columns) - 3)
-    late = [Flow(f.step - first, f.source, f.target, f.users) for f in flows if f.step >= first]
-    return Drawing(scoped(_draw(columns, flows, 680, height)), scoped(_draw(columns[first:], late, 340, height)))
+    first = max(0, len(columns) - 3) if style.is_late else 0
+    shown = columns[first : first + 3]
+    some = [Flow(f.step - first, f.source, f.target, f.users) for f in flows if 0 <= f.step - first < len(shown) - 1]
+    return Drawing(scoped(_draw(columns, flows, 680, height, style)), scoped(_draw(shown, some, 340, height, style)))
 
 
-def _draw(columns: Sequence[str], flows: Sequence[Flow], width: int, height: int) -> str:
+def _draw(columns: Sequence[str], flows: Sequence[Flow], width: int, height: int, style: Style) -> str:
     flows = [flow for flow in flows if flow.users > 0]
-    nodes = _place(flows, height)
+    nodes = _place(flows, height, style)
     x_of = _columns_at(len(columns), width)
     parts = [
         f'<text x="{x_of[place]:.1f}" y="14" fill="{QUIET}" '
@@ -64,20 +92,15 @@ def _draw(columns: Sequence[str], flows: Sequence[Flow], width: int, height: int
         for place, name in enumerate(columns)
     ]
     scale = _scale(flows, height)
-    for flow in sorted(flows, key=lambda f: (f.step, _rank(f.source), _rank(f.target))):
-        parts.append(_ribbon(flow, nodes, x_of, scale, columns))
+    for flow in sorted(flows, key=lambda f: (f.step, style.rank(f.source), style.rank(f.target))):
+        parts.append(_ribbon(flow, nodes, x_of, scale, columns, style))
     for node in nodes.values():
-        parts += _box(node, x_of[node.column], scale)
+        parts += _box(node, x_of[node.column], scale, style)
     body = "".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="{FONT}" font-size="12">{body}</svg>'
     )
-
-
-def _rank(stage: str) -> tuple[int, str]:
-    order = [UNSEEN, *STAGES]
-    return (order.index(stage) if stage in order else len(order), stage)
 
 
 def _columns_at(n: int, width: int) -> list[float]:
@@ -110,11 +133,11 @@ def _scale(flows: Sequence[Flow], height: int) -> float:
     )
 
 
-def _place(flows: Sequence[Flow], height: int) -> dict[tuple[int, str], _Node]:
+def _place(flows: Sequence[Flow], height: int, style: Style) -> dict[tuple[int, str], _Node]:
     totals, scale = _totals(flows), _scale(flows, height)
     nodes = {}
     y: dict[int, float] = {}
-    for column, stage in sorted(totals, key=lambda key: (key[0], _rank(key[1]))):
+    for column, stage in sorted(totals, key=lambda key: (key[0], style.rank(key[1]))):
         node = _Node(column, stage, totals[column, stage], y.get(column, float(TOP)))
         nodes[column, stage] = node
         y[column] = node.y + node.users * scale + GAP
@@ -122,7 +145,12 @@ def _place(flows: Sequence[Flow], height: int) -> dict[tuple[int, str], _Node]:
 
 
 def _ribbon(
-    flow: Flow, nodes: dict[tuple[int, str], _Node], x_of: list[float], scale: float, columns: Sequence[str]
+    flow: Flow,
+    nodes: dict[tuple[int, str], _Node],
+    x_of: list[float],
+    scale: float,
+    columns: Sequence[str],
+    style: Style,
 ) -> str:
     source, target = nodes[flow.step, flow.source], nodes[flow.step + 1, flow.target]
     thick = flow.users * scale
@@ -136,8 +164,9 @@ def _ribbon(
         f"v{thick:.2f}C{middle:.1f},{y1 + thick:.1f} {middle:.1f},{y0 + thick:.1f} {x0:.1f},{y0 + thick:.1f}Z"
     )
     stays = flow.source == flow.target
-    told = f"{flow.users:,} users: {flow.source} to {flow.target}, {columns[flow.step]} to {columns[flow.step + 1]}"
-    colour = "#D9DDE2" if stays else COLOURS.get(flow.target, OTHER_COLOUR)
+    between = f"{columns[flow.step]} to {columns[flow.step + 1]}"
+    told = f"{flow.users:,} {style.counted}: {flow.source} to {flow.target}, {between}"
+    colour = "#D9DDE2" if stays else style.colour(flow.target)
     outline = "none" if stays else QUIET
     return (
         f'<path class="flow" d="{path}" fill="{colour}" fill-opacity="{0.45 if stays else 0.75}" stroke="{outline}" '
@@ -145,10 +174,10 @@ def _ribbon(
     )
 
 
-def _box(node: _Node, x: float, scale: float) -> list[str]:
+def _box(node: _Node, x: float, scale: float, style: Style) -> list[str]:
     height = max(node.users * scale, 1.0)
-    colour = COLOURS.get(node.stage, OTHER_COLOUR)
-    told = f"{node.stage}: {node.users:,} users"
+    colour = style.colour(node.stage)
+    told = f"{node.stage}: {node.users:,} {style.counted}"
     # A white edge around the letters keeps them apart from the ribbons behind.
     return [
         f'<rect class="node" x="{x:.1f}" y="{node.y:.1f}" width="{NODE_WIDTH}" height="{height:.1f}" fill="{colour}" '

@@ -1,0 +1,132 @@
+"""`lcm-ml rules`: what is bought together more often than chance."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+
+LEVELS = ("category", "product")
+SHOWN = 10
+
+
+def rules(
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
+    ] = None,
+    level: Annotated[
+        Literal["category", "product"] | None, typer.Option(help="What the rules are about. Default: both.")
+    ] = None,
+    min_support: Annotated[
+        float | None,
+        typer.Option(help="Smallest share of baskets with a set. Default: the var rules_min_support.", min=0, max=1),
+    ] = None,
+    min_confidence: Annotated[float, typer.Option(help="Smallest confidence of a rule.", min=0, max=1)] = 0.1,
+    max_size: Annotated[int, typer.Option(help="Items in a rule, both sides together.", min=2, max=5)] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Find sets of categories or products that are bought together, and the rules in them that chance does not explain.
+
+    Example: `lcm-ml rules --level product --min-support 0.001`
+    """
+    with command(as_json):
+        levels = (level,) if level else LEVELS
+        with progress("rules", as_json) as advance:
+            result = run_rules(as_of, levels, min_support, min_confidence, max_size, advance)
+        emit(result, as_json, _show)
+
+
+def run_rules(
+    as_of: datetime | None,
+    levels: tuple[str, ...],
+    min_support: float | None,
+    min_confidence: float,
+    max_size: int,
+    advance: Any,
+) -> dict[str, Any]:
+    """Count, test, write, level by level; each level is a run of its own.
+
+    Raises:
+        LcmError: when the marts cannot be read or the warehouse cannot be written.
+    """
+    found = []
+    for done, level in enumerate(levels):
+        advance(level, done / len(levels))
+        found.append(_run_level(as_of, level, min_support, min_confidence, max_size))
+    return {"as_of_date": found[0]["as_of_date"], "levels": found}
+
+
+def _run_level(
+    as_of: datetime | None, level: str, min_support: float | None, min_confidence: float, max_size: int
+) -> dict[str, Any]:
+    import polars as pl
+
+    from lcm_ml.frames.baskets import baskets_before, item_names
+    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.insights.itemsets import frequent_sets
+    from lcm_ml.insights.rules import itemset_rows, rule_rows
+    from lcm_ml.registry.runs import Run, run_capability
+
+    wanted = {"level": level, "min_support": min_support, "min_confidence": min_confidence, "max_size": max_size}
+    run = Run("rules", {"as_of": as_of.date() if as_of else None, **wanted})
+    scope: dict[str, Any] = {"level": level}
+    told: dict[str, Any] = {"level": level, "run_id": run.run_id}
+
+    def compute(con: Any) -> dict[str, pl.DataFrame]:
+        day = resolve_as_of(con, as_of.date() if as_of else None)
+        limits = built_settings(con)["rules_min_support"]
+        support = float(limits[level]) if min_support is None else min_support
+        sets = frequent_sets(baskets_before(con, day, level), support, max_size)
+        names = item_names(con, level, sets.items)
+        keys = {"as_of_date": day, "level": level, "run_id": run.run_id}
+        stamp = [pl.lit(value).alias(name) for name, value in keys.items()]
+        rows = rule_rows(sets, names, min_confidence)
+        scope["as_of_date"] = day
+        told.update(
+            as_of_date=day,
+            baskets=sets.baskets,
+            min_support=support,
+            min_baskets=sets.min_baskets,
+            itemsets=len(sets.counts),
+            tests=sum(size * tried for size, tried in sets.candidates.items()),
+            rules=rows.height,
+            top=rows.unique("consequent", keep="first", maintain_order=True).head(SHOWN).to_dicts(),
+            note=_note(sets.baskets, sets.min_baskets, rows.height, level),
+        )
+        return {
+            "frequent_itemsets": itemset_rows(sets, names).with_columns(stamp),
+            "association_rules": rows.with_columns(stamp),
+        }
+
+    run_capability(run, compute, notify, scope)
+    return told
+
+
+def _note(baskets: int, least: int, rules: int, level: str) -> str | None:
+    if not baskets:
+        return f"no purchase before this date has a {level}"
+    if not rules:
+        return (
+            f"no rule: no set of items is in at least {least:,} of {baskets:,} baskets and goes together more than "
+            "chance explains; lower --min-support, or wait for more baskets"
+        )
+    return None
+
+
+def _show(result: dict[str, Any]) -> None:
+    for found in result["levels"]:
+        out.print(
+            f"{found['level']}, before {found['as_of_date']}: {found['baskets']:,} baskets, {found['itemsets']:,} "
+            f"frequent sets (in at least {found['min_baskets']:,} baskets), {found['rules']:,} rules of "
+            f"{found['tests']:,} tested"
+        )
+        if found["note"]:
+            out.print(f"  {found['note']}", markup=False)
+        for rule in found["top"]:
+            out.print(f"  {rule['antecedent_names']} -> {rule['consequent_name']}", markup=False, style="bold")
+            out.print(
+                f"    {rule['confidence']:.1%} ({rule['ci_low']:.1%} to {rule['ci_high']:.1%}) of their baskets have "
+                f"it, {rule['consequent_support']:.1%} of all: lift {rule['lift']:.1f}, {rule['baskets']:,} baskets"
+            )
