@@ -2,7 +2,6 @@
 -- A cohort has a row only for periods that all its users have behind them on the scoring date: time that is still to
 -- come is no user who stays away.
 {%- set step = var('as_of_step_days') %}
-{%- set anchor = "date '" ~ var('as_of_anchor_date') ~ "'" %}
 
 with recursive purchases as (
     select
@@ -17,67 +16,90 @@ with recursive purchases as (
 
 firsts as (
     select
-        user_id,
-        as_of_date,
-        min(purchase_date) as first_date
+        purchases.user_id,
+        purchases.as_of_date,
+        min(purchases.purchase_date) as first_date,
+        max(accounts.acquisition_channel) as acquisition_channel
     from purchases
-    group by user_id, as_of_date
+    left join {{ ref('stg_users') }} as accounts on purchases.user_id = accounts.user_id
+    group by purchases.user_id, purchases.as_of_date
 ),
 
+known as (
+    select count(acquisition_channel) as users
+    from firsts
+),
+
+-- Where nobody has a channel, (unknown) would only say again what (all) says.
 members as (
     select
         user_id,
         as_of_date,
         first_date,
-        {{ add_days(
-            anchor,
-            'cast(floor(' ~ days_between(anchor, 'first_date') ~ ' / ' ~ step ~ '.0) as integer) * ' ~ step
-        ) }} as cohort_date
+        cast(date_trunc('month', first_date) as date) as cohort_month,
+        '(all)' as acquisition_channel
     from firsts
+    union all
+    select
+        firsts.user_id,
+        firsts.as_of_date,
+        firsts.first_date,
+        cast(date_trunc('month', firsts.first_date) as date) as cohort_month,
+        coalesce(firsts.acquisition_channel, '(unknown)') as acquisition_channel
+    from firsts
+    inner join known on known.users > 0
 ),
 
 cohorts as (
     select
-        cohort_date,
+        acquisition_channel,
+        cohort_month,
         as_of_date,
+        last_day(cohort_month) as last_first_date,
         count(*) as cohort_users
     from members
-    group by cohort_date, as_of_date
+    group by acquisition_channel, cohort_month, as_of_date
 ),
 
 -- The last user of a cohort may have come on its last day.
 observed as (
     select
-        cohort_date,
+        acquisition_channel,
+        cohort_month,
         as_of_date,
+        last_first_date,
         cohort_users,
         0 as period
     from cohorts
-    where {{ add_days('cohort_date', 2 * step - 1) }} <= as_of_date
+    where {{ add_days('last_first_date', step) }} <= as_of_date
     union all
     select
-        cohort_date,
+        acquisition_channel,
+        cohort_month,
         as_of_date,
+        last_first_date,
         cohort_users,
         period + 1
     from observed
-    where {{ add_days('cohort_date', '(period + 3) * ' ~ step ~ ' - 1') }} <= as_of_date
+    where {{ add_days('last_first_date', '(period + 2) * ' ~ step) }} <= as_of_date
 ),
 
 returned as (
     select
-        members.cohort_date,
+        members.acquisition_channel,
+        members.cohort_month,
         cast(floor({{ days_between('members.first_date', 'purchases.purchase_date') }} / {{ step }}.0) as integer)
             as period,
         count(distinct members.user_id) as buyers,
         sum(purchases.amount) as amount
     from members
     inner join purchases on members.user_id = purchases.user_id
-    group by 1, 2
+    group by 1, 2, 3
 )
 
 select
-    observed.cohort_date,
+    observed.acquisition_channel,
+    observed.cohort_month,
     cast(observed.period as integer) as period,
     cast(observed.cohort_users as bigint) as cohort_users,
     cast(coalesce(returned.buyers, 0) as bigint) as buyers,
@@ -86,5 +108,6 @@ select
 from observed
 left join returned
     on
-        observed.cohort_date = returned.cohort_date
+        observed.acquisition_channel = returned.acquisition_channel
+        and observed.cohort_month = returned.cohort_month
         and observed.period = returned.period

@@ -72,6 +72,7 @@ def random_events(seed: int) -> list[dict[str, Any]]:
     return events
 
 
+CHANNELS = {f"u{user}": ("email", "social")[user % 2] for user in range(40)}
 LINKS = {f"anon{user}": (f"u{user}", datetime(2025, 8, 1) + timedelta(days=20 * user)) for user in range(5)}
 
 
@@ -93,6 +94,8 @@ def warehouse(events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
         con.executemany(f"insert into raw.events values ({', '.join('?' * len(rows[0]))})", rows)
         for product, category in CATEGORIES.items():
             con.execute("insert into raw.products (product_id, category) values (?, ?)", [product, category])
+        for user, channel in CHANNELS.items():
+            con.execute("insert into raw.users (user_id, acquisition_channel) values (?, ?)", [user, channel])
         for anonymous, (user, moment) in LINKS.items():
             con.execute(
                 "insert into raw.identities (anonymous_id, user_id, linked_at) values (?, ?, ?)",
@@ -263,26 +266,29 @@ def test_stages_equal_those_computed_by_hand(warehouse: Path, events: list[dict[
 
 
 def test_cohorts_are_those_of_a_slow_count(warehouse: Path, events: list[dict[str, Any]]) -> None:
-    end, anchor, step = date(2025, 11, 24), date(2018, 1, 1), 28
+    end, step = date(2025, 11, 24), 28
     days: dict[str, set[date]] = {}
     for event in events:
         if event["event_type"] == "purchase" and event["event_time"].date() < end:
             days.setdefault(user_at(event, end), set()).add(event["event_time"].date())
-    cohorts: dict[date, list[set[date]]] = {}
-    for own in days.values():
-        first = min(own)
-        cohorts.setdefault(first - timedelta(days=(first - anchor).days % step), []).append(own)
+    cohorts: dict[tuple[str, date], list[set[date]]] = {}
+    for user, own in days.items():
+        for channel in ("(all)", CHANNELS.get(user, "(unknown)")):
+            cohorts.setdefault((channel, min(own).replace(day=1)), []).append(own)
     expected = []
-    for start, members in sorted(cohorts.items()):
+    for (channel, month), members in sorted(cohorts.items()):
+        # The last member could have come on the month's last day.
+        last = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
         for period in range(20):
-            # The last member could have come on the cohort's last day.
-            if start + timedelta(days=step - 1 + step * (period + 1)) > end:
+            if last + timedelta(days=step * (period + 1)) > end:
                 break
             buyers = sum(any((day - min(own)).days // step == period for day in own) for own in members)
-            expected.append((start, period, len(members), buyers, buyers / len(members)))
+            expected.append((channel, month, period, len(members), buyers, buyers / len(members)))
     found = query(
         warehouse,
-        "select cohort_date, period, cohort_users, buyers, retention from marts.cohort_retention order by 1, 2",
+        "select acquisition_channel, cohort_month, period, cohort_users, buyers, retention "
+        "from marts.cohort_retention order by 1, 2, 3",
     )
-    assert len(expected) > 20
+    assert len(expected) > 60
+    assert {row[0] for row in expected} == {"(all)", "(unknown)", "email", "social"}
     assert found.rows() == expected

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 DRAWS = 1000
 
@@ -36,3 +37,11 @@ def mean_interval(
         means[k] = (times @ value) / total if total else np.nan
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return float(weight @ value / weight.sum()), float(low), float(high)
+
+
+def wilson(rate: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """The 95 % score interval of a share (Wilson 1927): lower and upper end, within 0 to 1."""
+    z = 1.959964
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (rate * (1 - rate) / n + z**2 / (4 * n**2)).sqrt()
+    return (middle - half).clip(0), (middle + half).clip(upper_bound=1)

@@ -1,7 +1,5 @@
 """Where users stand, how they move, and who comes back."""
 
-from datetime import timedelta
-
 import duckdb
 import polars as pl
 
@@ -14,6 +12,7 @@ from lcm_ml.warehouse.state import settings
 BUILD = "dbt build"
 FLOW_DATES = 4
 COHORTS, PERIODS = 13, 12
+ALL = "(all)"
 
 
 def stages_now(con: duckdb.DuckDBPyConnection) -> Section:
@@ -143,43 +142,95 @@ def flow(con: duckdb.DuckDBPyConnection) -> Section:
 
 
 def cohorts(con: duckdb.DuckDBPyConnection) -> Section:
-    """Of the users who came together, how many still buy."""
-    step = int(settings(con)["as_of_step_days"])
-    rows = rows_of(con, "marts.cohort_retention", "select * from marts.cohort_retention where period > 0 order by 1, 2")
+    """Of the users who came together, how many still buy: by month, and by what brought them."""
+    known = settings(con)
+    step = int(known["as_of_step_days"])
+    rows = rows_of(
+        con,
+        "marts.cohort_retention",
+        """
+        select acquisition_channel, cohort_month, period, cohort_users, buyers, retention
+        from marts.cohort_retention where period > 0 order by 1, 2, 3
+        """,
+    )
     title = "Cohort retention"
     text = (
-        f"Each row is the users with their first purchase in the {step} days from a date; each tile the share of them, "
-        f"in percent, with a purchase in that period of {step} days after their own first one. Periods that are not "
-        "over yet for the whole cohort are left out. The first cohorts of the data hold customers from before it began."
+        "Each row is the users with their first purchase in a month; each tile the share of them, in percent, with a "
+        f"purchase in that period of {step} days after their own first one. Periods that are not over yet for the "
+        "whole cohort are left out. The first cohorts of the data hold customers from before it began."
     )
     if rows.is_empty():
         return Section("cohorts", title, text, filled_by=BUILD, once="a cohort is old enough")
-    shown = rows["cohort_date"].unique().sort().to_list()[-COHORTS:]
-    cells = rows.filter(pl.col("cohort_date").is_in(shown), pl.col("period") <= PERIODS).with_columns(
-        cohort=pl.format("{} ({})", pl.col("cohort_date"), pl.col("cohort_users"))
+    figures = [_by_month(rows.filter(pl.col("acquisition_channel") == ALL), step)]
+    channels = _pooled(rows, int(known["min_group_size"]))
+    if channels.height:
+        figures.append(_by_channel(channels, step))
+    return Section("cohorts", title, text, tuple(figures))
+
+
+def _by_month(rows: pl.DataFrame, step: int) -> Figure:
+    shown = rows["cohort_month"].unique().sort().to_list()[-COHORTS:]
+    cells = rows.filter(pl.col("cohort_month").is_in(shown), pl.col("period") <= PERIODS).with_columns(
+        cohort=pl.format("{} ({})", pl.col("cohort_month").dt.strftime("%Y-%m"), pl.col("cohort_users"))
     )
     first = cells.filter(pl.col("period") == 1)
     average = int(first["buyers"].sum()) / int(first["cohort_users"].sum())
-    newest = first.sort("cohort_date").row(-1, named=True)
+    newest = first.sort("cohort_month").row(-1, named=True)
     says = (
         f"{share(average, 0)} of the users of these cohorts bought again in days {step} to {2 * step - 1} after their "
-        f"first purchase; of the newest cohort ({newest['cohort_date']} to "
-        f"{newest['cohort_date'] + timedelta(days=step - 1)}, {plural(newest['cohort_users'], 'user')}) "
-        f"{share(newest['retention'], 0)}."
+        f"first purchase; of the newest cohort ({newest['cohort_month']:%Y-%m}, "
+        f"{plural(newest['cohort_users'], 'user')}) {share(newest['retention'], 0)}."
     )
-    periods = cells["period"].unique().sort().to_list()
-    by_cell = {(row["cohort_date"], row["period"]): row["retention"] for row in cells.to_dicts()}
-    sizes = dict(cells.select("cohort_date", "cohort_users").unique().iter_rows())
-    table = Table(
+    sizes = dict(cells.select("cohort_month", "cohort_users").unique().iter_rows())
+    table = _retention_table(
         "Share with a purchase by cohort and period",
-        ("cohort from", "users", *(f"period {period}" for period in periods)),
-        tuple(
-            (str(day), count(sizes[day]), *(share(by_cell.get((day, period)), 0) for period in periods))
-            for day in shown
-        ),
+        "cohort",
+        {f"{day:%Y-%m}": (sizes[day], cells.filter(pl.col("cohort_month") == day)) for day in shown},
     )
     drawing = charts_lifecycle.retention(cells.select("cohort", "period", "retention"), step)
-    return Section("cohorts", title, text, (Figure(drawing, says, table),))
+    return Figure(drawing, says, table, "By month of the first purchase")
+
+
+def _pooled(rows: pl.DataFrame, smallest: int) -> pl.DataFrame:
+    """The cohorts of a channel that have a period behind them together; without few users, who tell little."""
+    return (
+        rows.filter(pl.col("acquisition_channel") != ALL, pl.col("period") <= PERIODS)
+        .group_by("acquisition_channel", "period")
+        .agg(pl.col("cohort_users", "buyers").sum())
+        .filter(pl.col("cohort_users") >= smallest)
+        .with_columns(retention=pl.col("buyers") / pl.col("cohort_users"))
+        .sort("acquisition_channel", "period")
+    )
+
+
+def _by_channel(pooled: pl.DataFrame, step: int) -> Figure:
+    sizes = dict(pooled.filter(pl.col("period") == 1).select("acquisition_channel", "cohort_users").iter_rows())
+    cells = pooled.with_columns(
+        cohort=pl.format("{} ({})", pl.col("acquisition_channel"), pl.col("acquisition_channel").replace_strict(sizes))
+    )
+    first = cells.filter(pl.col("period") == 1).sort("retention", "acquisition_channel", descending=True).to_dicts()
+    best, worst = first[0], first[-1]
+    says = (
+        f"In days {step} to {2 * step - 1} after their first purchase {share(best['retention'], 0)} of the users who "
+        f"came by {best['acquisition_channel']} bought again, {share(worst['retention'], 0)} of those by "
+        f"{worst['acquisition_channel']}."
+    )
+    table = _retention_table(
+        "Share with a purchase by channel and period",
+        "acquisition channel",
+        {name: (sizes[name], cells.filter(pl.col("acquisition_channel") == name)) for name in sorted(sizes)},
+    )
+    drawing = charts_lifecycle.retention(cells.select("cohort", "period", "retention"), step)
+    return Figure(drawing, says, table, "By acquisition channel")
+
+
+def _retention_table(caption: str, header: str, cohorts_of: dict[str, tuple[int, pl.DataFrame]]) -> Table:
+    periods = sorted({period for _, cells in cohorts_of.values() for period in cells["period"].to_list()})
+    rows = []
+    for name, (size, cells) in cohorts_of.items():
+        known = dict(cells.select("period", "retention").iter_rows())
+        rows.append((name, count(size), *(share(known.get(period), 0) for period in periods)))
+    return Table(caption, (header, "users", *(f"period {period}" for period in periods)), tuple(rows))
 
 
 SECTIONS: tuple[MakeSection, ...] = (stages_now, stage_mix, flow, cohorts)

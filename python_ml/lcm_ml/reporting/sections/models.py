@@ -7,6 +7,7 @@ import polars as pl
 
 from lcm_ml.churn.baselines import BASELINES, RECENCY
 from lcm_ml.churn.ceiling import CEILING, way
+from lcm_ml.insights.intervals import wilson
 from lcm_ml.reporting import charts, charts_models
 from lcm_ml.reporting.section import (
     Figure,
@@ -196,11 +197,8 @@ def calibration(con: duckdb.DuckDBPyConnection) -> Section:
 
 def with_wilson(bins: pl.DataFrame) -> pl.DataFrame:
     """Add ci_low and ci_high of churn_rate over n_users: the score interval of Wilson (1927), at 95 %."""
-    z = 1.959964
-    p, n = pl.col("churn_rate"), pl.col("n_users")
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
-    return bins.with_columns(ci_low=(middle - half).clip(0), ci_high=(middle + half).clip(upper_bound=1))
+    low, high = wilson(pl.col("churn_rate"), pl.col("n_users"))
+    return bins.with_columns(ci_low=low, ci_high=high)
 
 
 def lift_and_gain(con: duckdb.DuckDBPyConnection) -> Section:
