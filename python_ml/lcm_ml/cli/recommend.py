@@ -1,0 +1,187 @@
+"""`lcm-ml recommend`: a list of products for every user, with reasons, and how good such lists are."""
+
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+    from lcm_ml.insights.recommend.history import History
+    from lcm_ml.insights.recommend.recommend import Dated
+
+EXAMPLES = 3
+
+
+def recommend(
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
+    ] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option(
+            "--evaluate/--no-evaluate",
+            help="Measure all models on the last horizon before the date. Default: where that was not done yet.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of factors, trees and resamples.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend products to every user, and tell why; measure the lists on purchases that came after.
+
+    Example: `lcm-ml recommend --evaluate`
+    """
+    with command(as_json):
+        with progress("recommend", as_json) as advance:
+            result = run_recommend(as_of, advance, evaluate=evaluate, seed=seed)
+        emit(result, as_json, _show)
+
+
+def run_recommend(
+    as_of: datetime | None, advance: Advance, *, evaluate: bool | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Fit, rank, write, tell.
+
+    Args:
+        as_of: one of marts.as_of_dates; the end of the data where None.
+        advance: told how far it is.
+        evaluate: whether to measure; where None, only when ml.recommendation_metrics lacks the newest date whose
+            horizon lies before `as_of`.
+        seed: of everything that is drawn.
+
+    Raises:
+        LcmError: when the marts cannot be read or the warehouse cannot be written.
+    """
+    import polars as pl
+
+    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.interactions import purchases_between
+    from lcm_ml.insights.recommend.lists import HYBRID
+    from lcm_ml.insights.recommend.recommend import NO_RANKER, dated, evaluated, recommended, taught
+    from lcm_ml.insights.recommend.settings import Settings
+    from lcm_ml.registry.runs import Run, run_capability
+
+    run = Run("recommend", {"as_of": as_of.date() if as_of else None, "evaluate": evaluate}, seed)
+    scope: dict[str, Any] = {}
+    told: dict[str, Any] = {"evaluated_date": None, "users": 0, "notes": []}
+
+    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, pl.DataFrame]:
+        settings = Settings.of(built_settings(con))
+        day = resolve_as_of(con, as_of.date() if as_of else None)
+        scope["as_of_date"] = day
+        horizon = timedelta(days=settings.horizon_days)
+
+        def at(when: date, is_over: bool) -> "Dated":
+            purchased = purchases_between(con, when, when + horizon) if is_over else None
+            return dated(read_history(con, when, settings), purchased, seed)
+
+        before = day - horizon
+        advance(f"learning from {before}", 0.05)
+        lesson, figures = at(before, True), None
+        if evaluate or (evaluate is None and not _is_measured(con, before)):
+            advance(f"measuring at {before}", 0.3)
+            figures = evaluated(lesson, taught([at(before - horizon, True)], seed), seed)
+        advance("learning to rank", 0.6)
+        ranker = taught([lesson], seed)
+        del lesson
+        advance("listing", 0.75)
+        now = at(day, False)
+        told["notes"] = [*now.models.notes, *([NO_RANKER] if ranker is None else [])]
+        told["users"] = now.history.n_users
+        lists = pl.concat(list(recommended(now, ranker, settings.count)))
+        told["examples"] = _examples(lists, now.history)
+        advance("writing", 0.95)
+        found = {
+            "recommendations": lists.with_columns(
+                as_of_date=pl.lit(day), model_name=pl.lit(HYBRID), run_id=pl.lit(run.run_id)
+            )
+        }
+        if figures is not None:
+            told["evaluated_date"] = before
+            found["recommendation_metrics"] = figures.with_columns(run_id=pl.lit(run.run_id), as_of_date=pl.lit(before))
+        return found
+
+    written = run_capability(run, compute, notify, scope)
+    lists = written["recommendations"]
+    figures = written.get("recommendation_metrics")
+    return {
+        "run_id": run.run_id,
+        "as_of_date": scope["as_of_date"],
+        "users": told["users"],
+        "users_with_a_list": lists["user_id"].n_unique(),
+        "recommendations": lists.height,
+        "cold_start_users": lists.filter("is_cold_start")["user_id"].n_unique(),
+        "repeat_share": lists["is_repeat"].mean(),
+        "sources": dict(sorted(lists["source"].value_counts().iter_rows())),
+        "examples": told["examples"],
+        "evaluated_date": told["evaluated_date"],
+        "metrics": figures.drop("run_id", "as_of_date").to_dicts() if figures is not None else [],
+        "note": "; ".join(told["notes"]) or None,
+    }
+
+
+def read_history(con: "duckdb.DuckDBPyConnection", as_of: date, settings: Any) -> "History":
+    """What was known at a date."""
+    from lcm_ml.frames.events import products_at
+    from lcm_ml.frames.interactions import interactions_before, users_at
+    from lcm_ml.insights.recommend.history import make_history
+
+    return make_history(interactions_before(con, as_of), products_at(con, as_of), users_at(con, as_of), as_of, settings)
+
+
+def _is_measured(con: "duckdb.DuckDBPyConnection", day: date) -> bool:
+    from lcm_ml.warehouse.connection import first_row, table_exists
+
+    if not table_exists(con, "ml", "recommendation_metrics"):
+        return False
+    return first_row(con, "select 1 from ml.recommendation_metrics where as_of_date = ? limit 1", [day]) is not None
+
+
+def _examples(lists: "pl.DataFrame", history: "History") -> list[dict[str, Any]]:
+    import polars as pl
+
+    titles = history.products.select("product_id", title=pl.coalesce("title", "category", "product_id"))
+    firsts = lists.filter(rank=1).sort("user_id").head(EXAMPLES)
+    found = firsts.join(titles, on="product_id", how="left", maintain_order="left")
+    return found.select("user_id", "product_id", "title", "explanation").to_dicts()
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    out.print(
+        f"recommended at {result['as_of_date']}: {result['recommendations']:,} products to "
+        f"{result['users_with_a_list']:,} of {result['users']:,} users, {result['cold_start_users']:,} of them without "
+        "a purchase"
+    )
+    if result["note"]:
+        out.print(result["note"], markup=False)
+    for example in result["examples"]:
+        out.print(f"  {example['user_id']}: {example['title']} ({example['explanation']})", markup=False)
+    if not result["metrics"]:
+        return
+    out.print(f"\nlists of {result['evaluated_date']} against the purchases of the horizon after it (95 % intervals)")
+    cells = {
+        (row["model_name"], row["metric"], row["k"]): row for row in result["metrics"] if row["reference_name"] is None
+    }
+    shown = {"ndcg": "NDCG@10", "recall": "recall@10", "map": "MAP@10", "coverage": "coverage@10", "novelty": "bits@10"}
+    table = Table("model", *shown.values(), box=None)
+    names = dict.fromkeys(name for name, _, _ in cells)
+    for name in sorted(names, key=lambda name: -cells[name, "ndcg", 10]["value"]):
+        table.add_row(name, *(_cell(cells[name, metric, 10]) for metric in shown))
+    out.print(table)
+    for row in result["metrics"]:
+        if row["reference_name"] is not None and (row["metric"], row["k"]) == ("ndcg", 10):
+            out.print(f"{row['model_name']} less {row['reference_name']}, NDCG@10: {_cell(row)}")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return "-"
+    ends = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+    return f"{row['value']:.3f}{ends}"
