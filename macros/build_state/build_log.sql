@@ -92,20 +92,23 @@
         'new_window_days', 'reactivated_window_days', 'loyal_min_purchase_days', 'min_gaps_for_rhythm',
         'population_gap_quantile', 'default_gap_days', 'max_typical_gap_days', 'at_risk_gaps', 'at_risk_min_days',
         'dormant_gaps', 'dormant_min_days', 'churned_gaps', 'churned_min_days',
-        'interest_weights', 'interest_half_life_days', 'interest_drift_z',
-        'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
-        'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'min_group_size',
-        'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap',
+        'interest_weights', 'interest_half_life_days', 'interest_drift_z', 'insights',
+        'recommend_count', 'recommend_in_stock_days', 'recommend_repeats', 'recommend_max_per_category',
+        'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
+        'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'value_discount_rate', 'min_group_size',
+        'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap', 'rules_min_support',
     ]) }}
 {%- endmacro %}
 
 {# Settings that only lcm-ml reads: a change of theirs rebuilds no model. #}
 {% macro settings_without_effect_on_models() -%}
     {{ return([
-        'as_of_count', 'non_model_features', 'extra_feature_models', 'custom_estimators', 'decision_threshold',
+        'as_of_count', 'insights', 'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold',
         'risk_band_high', 'risk_band_medium', 'actionable_features', 'contact_cost', 'saved_value',
-        'contact_success_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
+        'contact_success_rate', 'value_discount_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
+        'rules_min_support',
         'max_quarantined_share',
+        'recommend_count', 'recommend_in_stock_days', 'recommend_repeats', 'recommend_max_per_category',
         'data_end_date', 'min_day_volume_share'
     ]) }}
 {%- endmacro %}

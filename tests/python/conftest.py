@@ -1,11 +1,14 @@
-"""Fixtures of the command-line tests: a warehouse of their own, and lcm-ml as a user calls it."""
+"""Fixtures of the tests: a built sample, a warehouse of their own, and lcm-ml as a user calls it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from filelock import FileLock
 from hypothesis import settings
+from lifecycle import build
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -13,6 +16,29 @@ from lcm_ml.cli.main import app
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("lcm", deadline=None)
 settings.load_profile("lcm")
+
+
+@pytest.fixture(scope="session")
+def sample_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The sample, built once for all tests; nothing was fitted. Do not change it: take `sample`."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "sample"
+    folder.mkdir(exist_ok=True)
+    path = folder / "lcm.duckdb"
+    # The workers of pytest-xdist share it: the first one builds, the others wait.
+    with FileLock(folder / "build.lock"):
+        if not (folder / "done").exists():
+            build(path, "--exclude-resource-type", "test", "unit_test")
+            (folder / "done").touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample(sample_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the built sample for one test module, which it may change."""
+    path = tmp_path_factory.mktemp("sample") / "lcm.duckdb"
+    shutil.copy(sample_build, path)
+    return path
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifecycle import build, lcm, query, warehouse_at
+from lifecycle import lcm, query, warehouse_at
 from sklearn.metrics import roc_auc_score
 from synthetic import churn_data
 from typer.testing import CliRunner
@@ -327,12 +327,10 @@ def test_without_dependence_there_is_nothing_to_reweigh():
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(sample: Path) -> Path:
     """The sample with a logistic champion."""
-    path = tmp_path_factory.mktemp("fair") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
-    lcm(path, "fit", "--model", "logistic", "--folds", "1", "--resamples", "50")
-    return path
+    lcm(sample, "fit", "--model", "logistic", "--folds", "1", "--resamples", "50")
+    return sample
 
 
 def test_the_command_writes_what_it_prints_and_hides_small_groups(fitted: Path):

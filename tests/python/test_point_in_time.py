@@ -1,6 +1,7 @@
 """The promises about time: no future in the features, and an incremental build that equals a full one."""
 
 import itertools
+import shutil
 import time
 from datetime import date, datetime
 from pathlib import Path
@@ -99,6 +100,32 @@ CUTS = [
     "update raw.support_tickets set resolved_at = null where resolved_at >= timestamp '{cut}'",
     "delete from raw.identities where linked_at >= timestamp '{cut}'",
 ]
+
+# Marts of the scoring date alone, and their keys.
+KNOWN_OF_USERS = {
+    "user_interests": ["user_id", "category"],
+    "user_preferences": ["user_id"],
+    "user_stage_history": ["user_id", "from_date"],
+    "user_contacts": ["user_id", "contact_rank"],
+}
+
+
+def test_what_is_known_of_a_user_ends_with_the_scoring_date(whole: Path, tmp_path: Path) -> None:
+    cut = grid(whole)[-2]
+    paths = [tmp_path / name / "lcm.duckdb" for name in ("everything", "cut")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(whole, path)
+    change(paths[1], *(statement.format(cut=cut) for statement in CUTS))
+    for path in paths:
+        run = dbt(
+            path, "run", "--select", *(f"+{name}" for name in KNOWN_OF_USERS), variables={"data_end_date": str(cut)}
+        )
+        assert run.success, run.messages[-20:]
+    for name, key in KNOWN_OF_USERS.items():
+        left, right = (query(path, f"select * from marts.{name}").sort(key) for path in paths)
+        assert left.height > 50, name
+        assert_same(left, right, name)
 
 
 @pytest.mark.parametrize("position", [1, 3, -2])

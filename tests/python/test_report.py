@@ -14,7 +14,7 @@ import chromium
 import polars as pl
 import pytest
 from click.testing import Result
-from lifecycle import build, change, lcm, query, warehouse_at
+from lifecycle import change, lcm, query, warehouse_at
 from synthetic import churn_frame
 from typer.testing import CliRunner
 
@@ -43,11 +43,9 @@ def report(path: Path, *arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(sample: Path) -> Path:
     """The sample, built; nothing was fitted."""
-    path = tmp_path_factory.mktemp("report") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "unit_test")
-    return path
+    return sample
 
 
 def metrics(run: str, split: str, day: str, auc: float) -> str:

@@ -6,20 +6,32 @@ import typer
 
 import lcm_ml
 from lcm_ml.cli import (
+    cohorts,
     doctor,
+    enrich,
     evaluate,
+    experiment,
     fairness,
     fit,
+    forecast,
     load,
     models,
     monitor,
+    paths,
+    profile,
+    recommend,
     report,
+    rules,
     run,
     runs,
     score,
+    segment,
+    similar,
     simulate,
     status,
     threshold,
+    value,
+    words,
 )
 
 app = typer.Typer(
@@ -33,6 +45,8 @@ app = typer.Typer(
 app.add_typer(load.app, name="load")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
+app.add_typer(experiment.app, name="experiment")
+app.add_typer(similar.app, name="similar")
 app.command()(load.pseudonym)
 app.command()(simulate.simulate)
 app.command()(fit.fit)
@@ -41,6 +55,16 @@ app.command()(evaluate.evaluate)
 app.command()(threshold.threshold)
 app.command()(monitor.monitor)
 app.command()(fairness.fairness)
+app.command()(rules.rules)
+app.command()(paths.paths)
+app.command()(cohorts.cohorts)
+app.command()(enrich.enrich)
+app.command()(profile.profile)
+app.command()(value.value)
+app.command()(forecast.forecast)
+app.command()(words.words)
+app.command()(segment.segment)
+app.command()(recommend.recommend)
 app.command("run")(run.run)
 app.command()(run.publish)
 app.command()(report.report)

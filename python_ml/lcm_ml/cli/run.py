@@ -4,21 +4,22 @@ from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, err, notify, out, progress
 from lcm_ml.cli.monitor import show_alerts
 
 # Shares of the progress bar, from where the time goes on The Complete Journey.
-BUILT, FITTED, SCORED, PUBLISHED = 0.45, 0.85, 0.9, 0.95
+BUILT, FITTED, SCORED, KNOWN = 0.3, 0.6, 0.65, 0.95
 
 
 def run(
     full_refresh: Annotated[bool, typer.Option(help="Rebuild all tables rather than what changed.")] = False,
-    refit: Annotated[bool, typer.Option(help="Fit even when the champion is up to date.")] = False,
+    refit: Annotated[bool, typer.Option(help="Fit, and run all insights, even when they are up to date.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the fit.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the tables, fit when there is no champion or it is stale, score, monitor, publish.
+    """Build the tables, fit when there is no champion or it is stale, score, know the users, monitor, publish.
 
+    The var insights says what it finds out about users besides the scores; what has seen this data is not run again.
     Critical alerts are shown, and no failure: the exit code 3 is that of `lcm-ml monitor`. It reads what was loaded;
     before any load, the sample.
 
@@ -30,16 +31,22 @@ def run(
         with writer_lock("lcm-ml run", notify), progress("run", as_json) as advance:
             result = run_all(advance, full_refresh=full_refresh, refit=refit, seed=seed)
         emit(result, as_json, _show)
+    if result["insights"]["failed"]:
+        raise typer.Exit(1)
 
 
 def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> dict[str, Any]:
     """Run the steps one after another. Each is atomic: a failure leaves what the steps before it made.
 
+    An insight that fails is told, and what it wrote last is published again: the scores must not wait for it.
+
     Raises:
         LcmError: from the step that failed.
     """
     from lcm_ml.churn.training import FitOptions
+    from lcm_ml.cli.enrich import run_refresh
     from lcm_ml.cli.fit import run_fit
+    from lcm_ml.cli.insights import run_insights
     from lcm_ml.cli.monitor import run_monitor
     from lcm_ml.cli.score import run_score
     from lcm_ml.registry.staleness import why_stale
@@ -47,6 +54,7 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
     from lcm_ml.warehouse.connection import connect
 
     built = build(lambda what, share: advance(f"build {what}", BUILT * share), full_refresh=full_refresh)
+    run_refresh(lambda *_: None)
     with connect(read_only=True, notify=notify) as con:
         reason = "asked for" if refit else why_stale(con)
     fitted = None
@@ -56,15 +64,16 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
         )
     advance("score", FITTED)
     scored = run_score(None, None, lambda *_: None)
-    advance("monitor", SCORED)
+    insights = run_insights(lambda what, share: advance(what, SCORED + (KNOWN - SCORED) * share), again=refit)
+    advance("monitor", KNOWN)
     watched = run_monitor(None, lambda *_: None)
-    advance("publish", SCORED)
-    published = run_publish(lambda what, share: advance(f"publish {what}", SCORED + (1 - SCORED) * share))
+    published = run_publish(lambda what, share: advance(f"publish {what}", KNOWN + (1 - KNOWN) * share))
     return {
         "built": built,
         "fit_because": reason,
         "fitted": fitted,
         "scored": scored,
+        "insights": insights,
         "watched": watched,
         "published": published,
     }
@@ -116,8 +125,22 @@ def _show(result: dict[str, Any]) -> None:
         out.print("fitted     no need: the champion is up to date")
     scored = result["scored"]
     out.print(f"scored     {scored['users']:,} users as of {scored['as_of_date']}")
+    _show_insights(result["insights"])
     show_alerts([alert for alert in result["watched"]["alerts"] if alert["severity"] != "info"])
     _show_published(result["published"])
+
+
+def _show_insights(insights: dict[str, Any]) -> None:
+    if insights["done"]:
+        out.print(f"found      {', '.join(insights['done'])}")
+    if insights["current"]:
+        out.print(f"           nothing new for {', '.join(insights['current'])}")
+    for name, result in insights["done"].items():
+        if result.get("note"):
+            out.print(f"           {name}: {result['note']}", markup=False)
+    for name, message in insights["failed"].items():
+        err.print(f"error: {name}: {message}", style="bold red", markup=False)
+        err.print(f"  next: lcm-ml {name}", markup=False)
 
 
 def _show_published(published: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Marts to Polars frames: one row per user and as_of_date, with the label where it is known."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+import lcm_ml
 from lcm_ml.errors import LcmError
 from lcm_ml.frames.splits import no_labels
 from lcm_ml.warehouse import state
@@ -205,6 +207,17 @@ def built_settings(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """
     state.require_built(con)
     return state.settings(con)
+
+
+def inputs_fingerprint(con: duckdb.DuckDBPyConnection, as_of: date) -> str:
+    """SHA-256 of what a capability at `as_of` depends on: the rows known by then, the loads, settings and version.
+
+    Tables of one's own have no loads: there a change that is not in the events (a product's title) does not show.
+    """
+    known = first_row(con, "select input_hash, label_hash from marts.as_of_dates where as_of_date = ?", [as_of])
+    loads = first_row(con, "select max(load_id), count(*) from raw.loads")
+    parts = [as_of.isoformat(), known, loads, sorted(state.settings(con).items()), lcm_ml.__version__]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def _with_extras(

@@ -7,10 +7,14 @@ from datetime import date, datetime
 from lcm_ml.monitoring.drift import Drift
 from lcm_ml.monitoring.realised import Realised
 from lcm_ml.monitoring.signs import DataSign, Sign
+from lcm_ml.monitoring.unusual import SERIES, Unusual, is_lasting_fall
 
 SEVERITIES = ("info", "warning", "critical")
 SPECIFIC = ("broken_tracker", "bot_traffic", "price_shift", "churn_shift")
 """Causes that explain drift: what they explain is told as info."""
+
+SALES_CAUSES = ("price_shift", "churn_shift")
+"""Causes that explain unusual sales."""
 
 TOO_FAR = 0.6
 """An event type that loses more than this share of its rate, while others hold, was not counted any more."""
@@ -26,6 +30,7 @@ ADVICE = {
     "performance": "compare with a fresh fit: lcm-ml fit",
     "retrain": "lcm-ml fit",
     "stale_data": "see why no load came: lcm-ml status; the limit is the var stale_after_hours",
+    **{f"{name}_anomaly": "was the shop closed, or a load not whole? See lcm-ml status" for name in SERIES},
     "quarantine": "select rule, count(*) from staging.quarantined_events group by 1; mend the export, load it again",
 }
 
@@ -75,6 +80,7 @@ def diagnose(
     test: dict[str, tuple[float, float]],
     important: Sequence[str],
     data: Sequence[DataSign] = (),
+    unusual: Sequence[Unusual] = (),
 ) -> list[Alert]:
     """Alerts of one date, the most severe first.
 
@@ -87,11 +93,15 @@ def diagnose(
         test: intervals (low, high) of the champion's test figures.
         important: the features that the model rests on; drift of others is never critical.
         data: how old and how clean the data is.
+        unusual: days and weeks of sales outside what was forecast.
     """
     found = _from_signs(as_of_date, signs) + _from_data(as_of_date, data)
     explained = bool({alert.cause for alert in found if alert.severity != "info"} & set(SPECIFIC))
     found += _from_drift(as_of_date, drifts, score, important, explained)
     found += _from_outcomes(as_of_date, realised[:1], test)
+    # Bots and lost views explain features, but not what was sold.
+    sold = [a for a in found if a.cause in SALES_CAUSES or a.subject == "purchase"]
+    found += _from_unusual(as_of_date, unusual, any(a.severity != "info" for a in sold))
     return sorted(found, key=lambda alert: (-SEVERITIES.index(alert.severity), alert.cause, alert.subject))
 
 
@@ -195,4 +205,19 @@ def _from_outcomes(day: date, realised: Sequence[Realised], test: dict[str, tupl
                 f"{served.expected_rate:.1%} were expected"
             )
             found.append(Alert("warning", "performance", "calibration", text, day))
+    return found
+
+
+def _from_unusual(day: date, unusual: Sequence[Unusual], explained: bool) -> list[Alert]:
+    found: list[Alert] = []
+    for grain in ("day", "week"):
+        for series in SERIES:
+            values = [each for each in unusual if each.series == series and each.grain == grain]
+            if not values:
+                continue
+            severity = "critical" if is_lasting_fall(values) else "warning"
+            # Revenue, orders and users move together: the first one tells it, the others only repeat it.
+            quiet = explained or found
+            text = f"{series.replace('_', ' ')} by {grain}, " + "; ".join(each.text for each in values)
+            found.append(Alert("info" if quiet else severity, f"{series}_anomaly", f"{series} by {grain}", text, day))
     return found

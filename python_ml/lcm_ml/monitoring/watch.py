@@ -13,6 +13,7 @@ from lcm_ml.monitoring.diagnosis import Alert, diagnose
 from lcm_ml.monitoring.drift import Drift, drift_of, feature_drift
 from lcm_ml.monitoring.realised import Realised, realised_scores
 from lcm_ml.monitoring.signs import DataLimits, DataSign, Sign, vital_signs
+from lcm_ml.monitoring.unusual import unusual_values
 from lcm_ml.registry import artefacts
 from lcm_ml.registry.promotion import current_champion
 from lcm_ml.registry.staleness import why_stale
@@ -73,7 +74,7 @@ def watch(con: duckdb.DuckDBPyConnection, as_of: date | None, now: datetime) -> 
         important = _important(con, champion)
     realised = realised_scores(con, day)
     data = data_state(con, day, DataLimits.from_settings(settings(con)), now)
-    alerts = diagnose(day, signs, drifts, score, realised, test, important, data)
+    alerts = diagnose(day, signs, drifts, score, realised, test, important, data, unusual_values(con, day))
     retrain = why_stale(con)
     if retrain is None and any(a.cause == "performance" and a.severity == "critical" for a in alerts):
         retrain = "the served scores do worse than the champion did on its test date"

@@ -20,6 +20,9 @@ from lcm_ml.warehouse.connection import first_row
 Advance = Callable[[str, float], None]
 RELATIONS = (
     "user_profiles",
+    "user_stage_history",
+    "user_interests",
+    "user_contacts",
     "churn_scores_latest",
     "churn_scores_history",
     "churn_reasons_latest",
@@ -27,11 +30,38 @@ RELATIONS = (
     "lifecycle_current",
     "lifecycle_transitions",
     "cohort_retention",
+    "survival_curves_latest",
+    "purchase_hazards_latest",
+    "user_segments_latest",
+    "segment_profiles_latest",
     "model_performance",
     "alerts_latest",
+    "forecasts_latest",
+    "user_values_latest",
+    "text_topics_latest",
+    "product_sentiments_latest",
     "data_quality",
+    "association_rules_latest",
+    "session_funnels_latest",
+    "frequent_paths_latest",
+    "path_transitions_latest",
+    "sequence_lifts_latest",
+    "recommendations_latest",
+    "experiments_latest",
+    "experiment_results_latest",
+    "experiment_assignments",
 )
-SCHEMA_OF = dict.fromkeys(("lifecycle_transitions", "cohort_retention", "data_quality"), "marts")
+SCHEMA_OF = dict.fromkeys(
+    (
+        "user_stage_history",
+        "user_interests",
+        "user_contacts",
+        "lifecycle_transitions",
+        "cohort_retention",
+        "data_quality",
+    ),
+    "marts",
+)
 KEPT_SNAPSHOTS = 5
 
 

@@ -12,6 +12,7 @@ import duckdb
 import polars as pl
 
 from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.frames.frame import inputs_fingerprint
 from lcm_ml.warehouse import writer
 from lcm_ml.warehouse.connection import Notify, connect, transaction, writer_lock
 from lcm_ml.warehouse.contracts import tables
@@ -114,6 +115,8 @@ def run_capability(
     with failure_recorded(run, notify):
         with connect(read_only=True, notify=notify) as con:
             found = compute(con)
+            if run.data_fingerprint is None and scope and "as_of_date" in scope:
+                run.data_fingerprint = inputs_fingerprint(con, scope["as_of_date"])
         return record(run, lambda _: found, notify, scope)
 
 

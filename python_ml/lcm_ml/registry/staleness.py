@@ -3,6 +3,7 @@
 import duckdb
 
 from lcm_ml import project
+from lcm_ml.frames.frame import inputs_fingerprint, scoring_date
 from lcm_ml.warehouse import state
 from lcm_ml.warehouse.connection import first_row, table_exists
 
@@ -52,3 +53,19 @@ def why_stale(con: duckdb.DuckDBPyConnection) -> str | None:
     if newest and newest[0] and learnt and newest[0] > learnt[0]:
         return f"{newest[0]} has labels now, the latest version was trained up to {learnt[0]}"
     return None
+
+
+def is_current(con: duckdb.DuckDBPyConnection, command: str) -> bool:
+    """Whether the last successful run of a capability saw what the scoring date has now.
+
+    Raises:
+        LcmError: when nothing was built yet.
+    """
+    wanted = inputs_fingerprint(con, scoring_date(con))
+    last = first_row(
+        con,
+        "select data_fingerprint from ml.model_runs where command = ? and status = 'ok' "
+        "order by started_at desc limit 1",
+        [command],
+    )
+    return last is not None and last[0] == wanted

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from lcm_ml.errors import LcmError
 from lcm_ml.registry.card import model_card
 from lcm_ml.registry.catalogue import list_versions
 from lcm_ml.reporting.contents import GROUPS
-from lcm_ml.reporting.section import Section, champion, count, number, rows_of, share
+from lcm_ml.reporting.section import Group, Section, champion, count, number, rows_of, share
+from lcm_ml.reporting.sections.profile import profile
 from lcm_ml.warehouse import state, status
 from lcm_ml.warehouse.connection import rows
 
@@ -39,6 +41,7 @@ def write_report(
     manifest: dict[str, Any] | None,
     out: Path | None = None,
     advance: Advance = _silent,
+    user_id: str | None = None,
 ) -> Path:
     """Write the report, replacing the one before in one step, and the model cards beside it.
 
@@ -47,18 +50,19 @@ def write_report(
         manifest: of the snapshot that the report belongs to; None before anything was published.
         out: the file; default: report.html beside the snapshots.
         advance: told what is under way.
+        user_id: a user whose card is to be in it.
 
     Returns:
         The file.
 
     Raises:
-        LcmError: when nothing is built.
+        LcmError: when nothing is built, or there is no such user.
         OSError: when a file cannot be written.
     """
     state.require_built(con)
     path = out or project.beside_warehouse("published") / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = _render(con, manifest, advance)
+    text = _render(con, manifest, advance, user_id)
     write_cards(con, path.parent / "model_cards")
     _replace(path, text)
     return path
@@ -87,10 +91,14 @@ def _replace(path: Path, text: str) -> Path:
     return fresh.replace(path)
 
 
-def _render(con: duckdb.DuckDBPyConnection, manifest: dict[str, Any] | None, advance: Advance) -> str:
+def _render(
+    con: duckdb.DuckDBPyConnection, manifest: dict[str, Any] | None, advance: Advance, user_id: str | None
+) -> str:
     found = status.collect(con)
-    makers = [(group, make) for group in GROUPS for make in group.makers]
-    sections: dict[str, list[Section]] = {group.id: [] for group in GROUPS}
+    card = () if user_id is None else (Group("user", "One user", (partial(profile, user_id=user_id),)),)
+    groups = (*card, *GROUPS)
+    makers = [(group, make) for group in groups for make in group.makers]
+    sections: dict[str, list[Section]] = {group.id: [] for group in groups}
     for done, (group, make) in enumerate(makers):
         advance(group.title, done / len(makers))
         sections[group.id].append(make(con))
@@ -102,7 +110,7 @@ def _render(con: duckdb.DuckDBPyConnection, manifest: dict[str, Any] | None, adv
         lstrip_blocks=True,
     ).get_template("report.html.j2")
     return template.render(
-        groups=[(group, sections[group.id]) for group in GROUPS],
+        groups=[(group, sections[group.id]) for group in groups],
         tiles=_tiles(con, found),
         found=found,
         manifest=manifest,

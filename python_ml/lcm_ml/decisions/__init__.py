@@ -1,0 +1,1 @@
+"""What to do about users and the shop: campaigns, experiments, uplift, forecasts. Frames to frames."""

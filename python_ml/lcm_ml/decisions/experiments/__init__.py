@@ -1,0 +1,1 @@
+"""Randomised experiments: their size, who gets what, and what came of it."""
