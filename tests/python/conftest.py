@@ -1,5 +1,6 @@
 """Fixtures of the tests: a built sample, a warehouse of their own, and lcm-ml as a user calls it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from click.testing import Result
 from filelock import FileLock
 from hypothesis import settings
-from lifecycle import build
+from lifecycle import build, lcm
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -30,6 +31,19 @@ def sample_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
         if not (folder / "done").exists():
             build(path, "--exclude-resource-type", "test", "unit_test")
             (folder / "done").touch()
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_run(sample_build: Path) -> Path:
+    """The sample after `lcm-ml run`, once for all tests; run.json beside it is what the run said. Do not change it."""
+    path = sample_build.parent / "run" / "lcm.duckdb"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(sample_build.with_name("run.lock")):
+        if not path.with_name("run.json").exists():
+            shutil.copy(sample_build, path)
+            result = lcm(path, "run")
+            path.with_name("run.json").write_text(json.dumps(result), encoding="utf-8")
     return path
 
 

@@ -25,13 +25,13 @@ from lcm_ml.warehouse import contracts
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(sample_run: Path) -> Path:
     """A warehouse on which `lcm-ml run` ran once, on the sample seeds."""
-    path = tmp_path_factory.mktemp("run") / "lcm.duckdb"
-    result = lcm(path, "run")
+    result = json.loads(sample_run.with_name("run.json").read_text(encoding="utf-8"))
     assert "sample" in result["built"]["source"]
     assert result["fit_because"] == "there is no champion yet"
-    return path
+    assert result["insights"]["failed"] == {}
+    return sample_run
 
 
 @pytest.fixture

@@ -32,8 +32,32 @@ from lcm_ml.reporting.sections.models import with_wilson
 HOSTILE = "<script>alert(1)</script>&\"'"
 SVG = "{http://www.w3.org/2000/svg}"
 TEST_DAY = "date '2025-11-24'"
-DRAWN = 15
+DRAWN = 50
 """Charts in a report that lacks nothing, with one sensitive attribute."""
+FOUND = (
+    "user_values", "user_lifetime", "value_", "recommendation", "session_", "frequent_paths", "path_", "sequence_",
+    "text_", "product_sentiments", "survival_", "purchase_", "forecast",
+)  # fmt: skip
+"""How the tables are called that `lcm-ml run` fills with what it finds out about users."""
+ABLATION = """
+    insert into ml.feature_ablation by name
+    select 'e' as run_id, feature_group, 'logistic' as model_name, metric, 'alone' as comparison, split,
+        0.41 as value_with, 0.42 as value_without, -0.01 as difference, -0.02 as ci_low, 0.001 as ci_high, 4 as n_dates,
+        3 as n_features, true as is_deciding, false as is_kept, date '2025-12-31' as as_of_date
+    from (values ('interests'), ('words')) as groups(feature_group)
+    cross join (values ('log_loss'), ('auc')) as metrics(metric)
+    cross join (values ('choice'), ('last_date')) as splits(split)
+"""
+RULES = f"""
+    insert into ml.association_rules by name
+    select date '2025-12-31' as as_of_date, level, '["a"]' as antecedent,
+        '{HOSTILE.replace("'", "''")}' || place as antecedent_names, 'b' || place as consequent,
+        'lamps' as consequent_name,
+        1 as antecedent_size, 40 as baskets, 0.01 as support,
+        0.02 as antecedent_support, 0.1 as consequent_support, 0.5 as confidence, 0.4 as ci_low, 0.6 as ci_high,
+        5.0 as lift, 1.8 as conviction, 0.008 as leverage, 0.0001 as p_value, 0.001 as q_value, 'r' as run_id
+    from (values ('category'), ('product')) as levels(level) cross join range(5) as places(place)
+"""
 FIT, NEWER = "20260101T000000-aaaa-fit", "20260102T000000-bbbb-fit"
 
 
@@ -158,11 +182,25 @@ def results(run: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def filled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(built: Path, sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which every table that the report reads has rows."""
     path = tmp_path_factory.mktemp("filled") / "lcm.duckdb"
     shutil.copy(built, path)
-    change(path, *results(FIT))
+    known = query(sample_run, "select table_name as name from information_schema.tables where table_schema = 'ml'")
+    copied = [name for name in known["name"] if name.startswith(FOUND)]
+    change(
+        path,
+        f"attach '{sample_run}' as done (read_only)",
+        *(f"insert into ml.{name} by name select * from done.ml.{name}" for name in copied),
+        "detach done",
+        *results(FIT),
+        ABLATION,
+        RULES,
+    )
+    campaign = query(path, "select min(campaign_id) from staging.stg_campaigns").item()
+    lcm(path, "experiment", "analyse", "--touches", campaign)
+    lcm(path, "segment", "--as-of", "2025-11-24")
+    lcm(path, "segment")
     return path
 
 
@@ -203,12 +241,21 @@ def test_before_a_fit_each_empty_section_names_its_command_and_draws_nothing(bui
         if (found := re.search(r"Nothing to show yet: (lcm-ml [\w-]+|dbt build)", text))
     }
     assert told == {
-        "scores": "lcm-ml score", "reasons": "lcm-ml score", "test": "lcm-ml fit", "folds": "lcm-ml evaluate",
+        "survival": "lcm-ml cohorts", "coming-back": "lcm-ml cohorts", "scores": "lcm-ml score",
+        "reasons": "lcm-ml score", "segments": "lcm-ml segment", "segment-moves": "lcm-ml segment",
+        "value-spread": "lcm-ml value", "value-forecasts": "lcm-ml value", "funnel": "lcm-ml paths",
+        "paths": "lcm-ml paths", "transitions": "lcm-ml paths", "churn": "lcm-ml paths",
+        "second-purchase": "lcm-ml paths", "rules-category": "lcm-ml rules", "rules-product": "lcm-ml rules",
+        "words-sentiment": "lcm-ml words", "words-topics": "lcm-ml words", "forecast-sales": "lcm-ml forecast",
+        "forecast-stages": "lcm-ml forecast", "forecast-accuracy": "lcm-ml forecast",
+        "recommendation-quality": "lcm-ml recommend", "recommendations": "lcm-ml recommend",
+        "experiments": "lcm-ml experiment", "test": "lcm-ml fit", "folds": "lcm-ml evaluate",
         "calibration": "lcm-ml fit", "lift": "lcm-ml fit", "profit": "lcm-ml fit", "importance": "lcm-ml fit",
-        "groups": "lcm-ml fit", "fairness-groups": "lcm-ml fairness", "alerts": "lcm-ml monitor",
-        "drift": "lcm-ml monitor", "signs": "lcm-ml monitor", "realised": "lcm-ml monitor", "versions": "lcm-ml fit",
+        "groups": "lcm-ml fit", "ablation": "lcm-ml enrich", "fairness-groups": "lcm-ml fairness",
+        "alerts": "lcm-ml monitor", "drift": "lcm-ml monitor", "signs": "lcm-ml monitor",
+        "realised": "lcm-ml monitor", "versions": "lcm-ml fit",
     }  # fmt: skip
-    assert len(page.all("figure")) == 3
+    assert len(page.all("figure")) == 5
     assert "Not published yet" in page.texts[""]
 
 
@@ -244,6 +291,7 @@ def test_names_from_the_data_stay_text(written: Path) -> None:
     shown = {section for section, text in page.texts.items() if HOSTILE in text}
     assert shown >= {
         "flow", "reasons", "calibration", "importance", "groups", "fairness-groups", "alerts", "drift", "quality",
+        "rules-category", "rules-product",
     }  # fmt: skip
 
 
@@ -364,7 +412,11 @@ def test_what_is_said_is_what_the_tables_hold(filled: Path, written: Path) -> No
         f"{totals['rows_in']:,} rows in = {totals['kept']:,} kept + {totals['duplicate']:,} duplicates + "
         f"{totals['quarantined']:,} quarantined."
     ) in page.texts["quality"]
-    first = query(filled, "select sum(buyers) / sum(cohort_users) from marts.cohort_retention where period = 1").item()
+    first = query(
+        filled,
+        "select sum(buyers) / sum(cohort_users) from marts.cohort_retention "
+        "where period = 1 and acquisition_channel = '(all)'",
+    ).item()
     assert f"{first:.0%} of the users of these cohorts bought again in days 28 to 55" in page.texts["cohorts"]
 
 
@@ -502,7 +554,7 @@ def test_a_browser_draws_every_chart_at_any_width(written: Path, browser: chromi
     for figure in figures:
         assert figure["shown"] == 1
         assert figure["width"] >= 0.8 * min(width, 680) - 40
-        assert figure["height"] > 80
+        assert figure["height"] > 50
         assert figure["right"] <= width
         assert figure["marks"] >= 2
         assert figure["letters"] >= 9
