@@ -62,9 +62,11 @@ docs: setup ## Make the dbt docs of the warehouse, in target/static_index.html
 
 lock: ## Resolve the requirements again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--no-emit-find-links --no-strip-extras --extra demo --group build pyproject.toml -o requirements.lock
+		--no-emit-find-links --no-strip-extras --extra demo --extra insights --extra forecast --group build pyproject.toml \
+		-o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--no-emit-find-links --no-strip-extras --extra demo --extra tune --extra onnx --extra fairness --extra mlflow --group build --group dev \
+		--no-emit-find-links --no-strip-extras --extra demo --extra insights --extra forecast --extra tune --extra onnx --extra fairness \
+		--extra mlflow --group build --group dev \
 		-c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 

@@ -15,15 +15,8 @@ from lcm_ml.churn.estimator import FloatArray
 from lcm_ml.churn.metrics import Measured, Outcome, Resamples, figure, measure_outcome
 from lcm_ml.decisions.later import Split, split_by_campaign
 from lcm_ml.decisions.response_models import BASELINES, MODELS, RESPONSE, SPEND, Fitted, baseline
-from lcm_ml.frames.touches import KEYS
+from lcm_ml.frames.touches import touch_features
 
-NOT_FEATURES = {
-    *KEYS,
-    *("ends_date", "arm", "responded_date", "cost"),
-    *("orders", "spend", "is_purchased", "is_responded", "is_active_buyer"),
-    # Dozens of levels each, of which a few thousand touches tell nothing.
-    *("favourite_category", "favourite_brand"),
-}
 FOLDS = 3
 MIN_TOUCHES = 200
 MIN_RESPONSES = 25
@@ -51,11 +44,6 @@ class Responses:
     chosen: dict[str, str]
     note: str | None
     about: dict[str, Any]
-
-
-def feature_names(touches: pl.DataFrame) -> list[str]:
-    """Columns that models may use: what was known at the touch, and the campaign's kind and channel."""
-    return [name for name in touches.columns if name not in NOT_FEATURES]
 
 
 def respond(
@@ -133,7 +121,7 @@ def _nothing(note: str) -> Responses:
 
 
 def _matrices(train: pl.DataFrame, rows: pl.DataFrame) -> tuple[FloatMatrix, FloatMatrix]:
-    encoding, _ = learn_encoding(train, feature_names(train))
+    encoding, _ = learn_encoding(train, touch_features(train))
     return encoding.matrix(train), encoding.matrix(rows)
 
 
@@ -230,27 +218,4 @@ def _differences(
     if name in BASELINES[target]:
         return {}
     naive = COMPARED[target]
-    return {
-        f"{metric}_less_{naive}": figures[metric].minus(measured[naive][metric]) for metric in DIFFERENCES[target]
-    }
-
-
-def kinds_to_score(touches: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Kinds of campaigns so far, each with its commonest channel, and whether one of it is open at `as_of`.
-
-    Args:
-        touches: as of `frames.touches.touches_before`.
-        as_of: the as_of_date.
-
-    Returns:
-        kind, channel, is_open, sorted by kind.
-    """
-    return (
-        touches.group_by("kind")
-        .agg(
-            channel=pl.col("channel").mode().sort().first(),
-            is_open=(pl.col("ends_date") >= as_of).any(),
-        )
-        .with_columns(pl.col("is_open").fill_null(False))
-        .sort("kind")
-    )
+    return {f"{metric}_less_{naive}": figures[metric].minus(measured[naive][metric]) for metric in DIFFERENCES[target]}

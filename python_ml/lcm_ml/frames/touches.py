@@ -17,6 +17,14 @@ STALE = (
     # Tells months apart, of which those to come are none.
     "as_of_month",
 )
+NOT_FEATURES = {
+    *KEYS,
+    *("ends_date", "arm", "responded_date", "cost"),
+    *("orders", "spend", "is_purchased", "is_responded", "is_active_buyer"),
+    "is_open",
+    # Dozens of levels each, of which a few thousand touches tell nothing.
+    *("favourite_category", "favourite_brand"),
+}
 _PURCHASES = """
     purchases as (
         select user_id, purchase_date, orders, amount, date '0001-01-01' as linked_date
@@ -178,9 +186,7 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
         con.unregister("touches_known")
     decimals = [name for name, kind in features.schema.items() if kind.is_decimal()]
     return touches.join(
-        features.with_columns(
-            pl.col(decimals).cast(pl.Float64), pl.col("^touch_(orders|amount)_.*$").fill_null(0.0)
-        ),
+        features.with_columns(pl.col(decimals).cast(pl.Float64), pl.col("^touch_(orders|amount)_.*$").fill_null(0.0)),
         on=["user_id", "touched_date"],
         how="inner",
         maintain_order="left",
@@ -251,3 +257,29 @@ def with_untouched(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame) -> pl.
     )
     treated = touches.filter(pl.col("arm") != CONTROL)
     return pl.concat([treated, controls.select(treated.columns)]).sort("touched_date", "campaign_id", "user_id")
+
+
+def touch_features(touches: pl.DataFrame) -> list[str]:
+    """Columns that models may use: what was known at the touch, and the campaign's kind and channel."""
+    return [name for name in touches.columns if name not in NOT_FEATURES]
+
+
+def kinds_to_score(touches: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    """Kinds of campaigns so far, each with its commonest channel, and whether one of it is open at `as_of`.
+
+    Args:
+        touches: as of `touches_before`.
+        as_of: the as_of_date.
+
+    Returns:
+        kind, channel, is_open, sorted by kind.
+    """
+    return (
+        touches.group_by("kind")
+        .agg(
+            channel=pl.col("channel").mode().sort().first(),
+            is_open=(pl.col("ends_date") >= as_of).any(),
+        )
+        .with_columns(pl.col("is_open").fill_null(False))
+        .sort("kind")
+    )

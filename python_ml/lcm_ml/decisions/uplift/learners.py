@@ -15,7 +15,7 @@ import numpy as np
 
 from lcm_ml.churn.encoding import FloatMatrix
 from lcm_ml.churn.estimator import FloatArray
-from lcm_ml.decisions.uplift.trial import Trial, folds_of
+from lcm_ml.decisions.uplift.trial import BoolArray, Trial, folds_of
 
 T, X, DR = "t_learner", "x_learner", "dr_learner"
 LEARNERS = (T, X, DR)
@@ -23,8 +23,6 @@ CROSS_FITS = 2
 OUTCOME_TREES = {"max_depth": 4, "learning_rate": 0.08, "min_child_weight": 10.0}
 EFFECT_TREES = {"max_depth": 3, "learning_rate": 0.06, "min_child_weight": 30.0}
 ROUNDS = 90
-LEAST_ARM = 50
-"""Rows of an arm in a part of the data, below which trees would only repeat them."""
 
 Predict = Callable[[FloatMatrix], FloatArray]
 
@@ -46,7 +44,7 @@ def fit_learners(trial: Trial, seed: int, names: Sequence[str] = LEARNERS) -> Fi
     """Fit the named learners on a trial.
 
     Args:
-        trial: at least LEAST_ARM rows in each arm of each cross-fitting fold.
+        trial: with rows of both arms in each cross-fitting fold.
         seed: of folds and trees.
         names: of LEARNERS.
     """
@@ -101,18 +99,19 @@ def _cross_fitted(trial: Trial, seed: int) -> tuple[FloatArray, FloatArray]:
     return untreated, treated
 
 
-def _outcome_model(trial: Trial, rows: Any, seed: int) -> Predict:
+def _outcome_model(trial: Trial, rows: BoolArray, seed: int) -> Predict:
     y = trial.outcome[rows]
     if trial.is_binary:
-        return _trees(trial.x[rows], y, OUTCOME_TREES | {"objective": "binary:logistic"}, seed)
-    return _trees(trial.x[rows], y, OUTCOME_TREES, seed)
+        return boosted(trial.x[rows], y, OUTCOME_TREES | {"objective": "binary:logistic"}, seed)
+    return boosted(trial.x[rows], y, OUTCOME_TREES, seed)
 
 
 def _effect_model(x: FloatMatrix, effect: FloatArray, seed: int) -> Predict:
-    return _trees(x, effect, EFFECT_TREES, seed)
+    return boosted(x, effect, EFFECT_TREES, seed)
 
 
-def _trees(x: FloatMatrix, y: FloatArray, settings: dict[str, Any], seed: int) -> Predict:
+def boosted(x: FloatMatrix, y: FloatArray, settings: dict[str, Any], seed: int) -> Predict:
+    """Boosted trees of XGBoost with these settings; the mean where y does not vary."""
     import xgboost as xgb
 
     threads = os.environ.get("LCM_THREADS")

@@ -8,7 +8,7 @@ from scipy.stats import norm, rankdata
 
 from lcm_ml.churn.encoding import FloatMatrix
 from lcm_ml.churn.estimator import FloatArray
-from lcm_ml.decisions.uplift.learners import OUTCOME_TREES, _trees
+from lcm_ml.decisions.uplift.learners import OUTCOME_TREES, boosted
 from lcm_ml.decisions.uplift.trial import BoolArray, IntArray, folds_of
 
 LOW, HIGH = 0.05, 0.95
@@ -55,7 +55,7 @@ def check_overlap(x: FloatMatrix, treated: FloatArray, campaign: IntArray, user:
     estimated = np.empty(len(treated))
     for k in range(FOLDS):
         inside = fold == k
-        model = _trees(x[~inside], treated[~inside], OUTCOME_TREES | {"objective": "binary:logistic"}, seed)
+        model = boosted(x[~inside], treated[~inside], OUTCOME_TREES | {"objective": "binary:logistic"}, seed)
         estimated[inside] = model(x[inside])
     auc, p_value = _auc_within(estimated, treated, campaign)
     if p_value < 0.01 and auc > 0.5:
