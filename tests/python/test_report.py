@@ -32,7 +32,7 @@ from lcm_ml.reporting.sections.models import with_wilson
 HOSTILE = "<script>alert(1)</script>&\"'"
 SVG = "{http://www.w3.org/2000/svg}"
 TEST_DAY = "date '2025-11-24'"
-DRAWN = 50
+DRAWN = 51
 """Charts in a report that lacks nothing, with one sensitive attribute."""
 FOUND = (
     "user_values", "user_lifetime", "value_", "recommendation", "session_", "frequent_paths", "path_", "sequence_",

@@ -169,11 +169,12 @@ def transitions(con: duckdb.DuckDBPyConnection) -> Section:
         "select * from serving.path_transitions_latest order by from_state, transitions desc, to_state",
     )
     title = "What follows what"
-    text = "Of all that leaves the row's step, how many percent go to the column's step next. Rows add up to 100."
+    text = "What users do next within a session, and how often."
     if rows.is_empty():
         return Section("transitions", title, text, filled_by=PATHS, once="events follow one another")
     states = _states(set(rows["from_state"]) | set(rows["to_state"]))
-    drawing = charts_paths.transition_matrix(
+    graph = charts_paths.transition_graph(rows, [START, *states, END])
+    matrix = charts_paths.transition_matrix(
         rows.select("from_state", "to_state", "probability"), [START, *states], [*states, END]
     )
     table = Table(
@@ -191,6 +192,7 @@ def transitions(con: duckdb.DuckDBPyConnection) -> Section:
         ),
         labels=2,
     )
+    probability = {(row["from_state"], row["to_state"]): row["probability"] for row in rows.to_dicts()}
     inner = rows.filter(pl.col("from_state") != START, pl.col("to_state") != END)
     told = [
         f"{row['from_state']} to {row['to_state']} ({share(row['probability'], 0)} of what leaves {row['from_state']}, "
@@ -198,7 +200,22 @@ def transitions(con: duckdb.DuckDBPyConnection) -> Section:
         for row in inner.sort("transitions", descending=True).head(3).to_dicts()
     ]
     says = f"The most frequent: {listed(told)}." if told else "No step follows another one."
-    return Section("transitions", title, text, (Figure(drawing, says, table),))
+    shares = Table(
+        "Share of what leaves a step",
+        ("from", *(state for state in (*states, END))),
+        tuple(
+            (
+                state,
+                *(share(probability.get((state, other)), 0) for other in (*states, END)),
+            )
+            for state in (START, *states)
+        ),
+    )
+    figures = (
+        Figure(graph, f"{says} Thicker lines happen more often; a dot is where a line leads.", table, "The graph"),
+        Figure(matrix, "How many percent of what leaves the row's step go to the column's.", shares, "The shares"),
+    )
+    return Section("transitions", title, text, figures)
 
 
 def _lifts(con: duckdb.DuckDBPyConnection, outcome: str) -> Section:
