@@ -3,6 +3,7 @@ with latest as (
         level,
         max(as_of_date) as as_of_date
     from {{ source('ml', 'association_rules') }}
+    where as_of_date <= {{ scoring_date() }}
     group by level
 )
 

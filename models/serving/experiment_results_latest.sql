@@ -3,6 +3,7 @@ with latest as (
         experiment_id,
         max(as_of_date) as as_of_date
     from {{ source('ml', 'experiment_results') }}
+    where as_of_date <= {{ scoring_date() }}
     group by experiment_id
 )
 

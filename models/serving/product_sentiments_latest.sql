@@ -1,5 +1,6 @@
 with latest as (
     select max(as_of_date) as as_of_date from {{ source('ml', 'product_sentiments') }}
+    where as_of_date <= {{ scoring_date() }}
 )
 
 select

@@ -15,4 +15,8 @@ select
     listed.run_id
 from {{ source('ml', 'recommendations') }} as listed
 left join {{ ref('products') }} as products on listed.product_id = products.product_id
-where listed.as_of_date = (select max(newest.as_of_date) from {{ source('ml', 'recommendations') }} as newest)
+where listed.as_of_date = (
+    select max(newest.as_of_date)
+    from {{ source('ml', 'recommendations') }} as newest
+    where newest.as_of_date <= {{ scoring_date() }}
+)

@@ -1,6 +1,7 @@
 with latest as (
     select max(as_of_date) as as_of_date
     from {{ source('ml', 'session_funnels') }}
+    where as_of_date <= {{ scoring_date() }}
 )
 
 select

@@ -3,6 +3,7 @@ with latest as (
         method,
         max(as_of_date) as as_of_date
     from {{ source('ml', 'user_segments') }}
+    where as_of_date <= {{ scoring_date() }}
     group by method
 )
 

@@ -1,6 +1,7 @@
 with latest as (
     select max(as_of_date) as as_of_date
     from {{ source('ml', 'user_lifetime_values') }}
+    where as_of_date <= {{ scoring_date() }}
 ),
 
 served as (

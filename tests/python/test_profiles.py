@@ -1,6 +1,7 @@
 """What is known of one user: interests against the simulator's truth, the card, and texts that would break out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -99,3 +100,29 @@ def test_texts_of_the_shop_stay_texts_on_the_card_and_in_the_report(sample: Path
     assert f"User {user}" in page
     assert "[bold]&lt;script&gt;" in page
     assert "<script>" not in page
+
+
+def test_what_was_found_for_a_date_that_is_not_there_any_more_is_not_the_latest(
+    sample_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "lcm.duckdb"
+    shutil.copy(sample_run, path)
+    tables = {"churn_scores": "churn_scores_latest", "user_segments": "user_segments_latest"}
+    before = {view: query(path, f"select * from serving.{view} order by user_id") for view in tables.values()}
+    for table, view in tables.items():
+        assert before[view].height > 100
+        later = f"select * replace (date '2099-01-01' as as_of_date) from ml.{table}"
+        change(path, f"insert into ml.{table} {later}")
+        assert query(path, f"select * from serving.{view} order by user_id").equals(before[view])
+
+
+def test_a_whole_run_fills_the_profile(sample_run: Path) -> None:
+    known = query(
+        sample_run,
+        """
+        select
+            count(segment_name), count(lifetime_value), count(next_products), count(churn_reasons), count(rfm_segment)
+        from serving.user_profiles where risk_band is not null
+        """,
+    ).row(0)
+    assert min(known) > 150
