@@ -9,10 +9,11 @@ import pytest
 from click.testing import Result
 from filelock import FileLock
 from hypothesis import settings
-from lifecycle import build, lcm
+from lifecycle import build, lcm, warehouse_at
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
+from lcm_ml.warehouse.connection import connect
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("lcm", deadline=None)
@@ -41,7 +42,9 @@ def sample_run(sample_build: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     with FileLock(sample_build.with_name("run.lock")):
         if not path.with_name("run.json").exists():
-            shutil.copy(sample_build, path)
+            with warehouse_at(path), connect():
+                pass  # so that the file is made as lcm-ml makes it
+            shutil.copyfile(sample_build, path)
             result = lcm(path, "run")
             path.with_name("run.json").write_text(json.dumps(result), encoding="utf-8")
     return path

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifecycle import build, change, lcm, query
+from lifecycle import change, lcm, query
 
 from lcm_ml.insights.silences import hazards, silences
 from lcm_ml.insights.survival import (
@@ -227,13 +227,6 @@ def test_users_with_many_silences_widen_the_interval():
     assert row["ci_high"] - row["ci_low"] > 2 * 2 * 1.96 * (p * (1 - p) / n) ** 0.5
     assert row["ci_low"] < p < row["ci_high"]
     assert hazards(silences(purchases({}), END), 28).is_empty()
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cohorts") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "unit_test")
-    return path
 
 
 def test_the_command_fills_the_tables_and_a_second_run_replaces_them(sample: Path) -> None:

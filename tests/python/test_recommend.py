@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifecycle import build, lcm, query, warehouse_at
+from lifecycle import lcm, query, warehouse_at
 from polars.testing import assert_frame_equal
 from shopping import (
     AS_OF,
@@ -289,14 +289,6 @@ def test_users_are_like_those_of_their_taste():
     mine = known.filter(user_id="u002").select("product_id")
     first = known.filter(user_id=found["user_id"][0]).join(mine, on="product_id", how="semi")
     assert found["products_in_common"][0] == first.height
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample, built, with recommendations of its end."""
-    path = tmp_path_factory.mktemp("recommend") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "unit_test")
-    return path
 
 
 def test_the_command_writes_its_tables_once_and_the_view_shows_them(sample: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
-from lifecycle import build, change, lcm, query, warehouse_at
+from lifecycle import change, lcm, query, warehouse_at
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -19,17 +19,10 @@ DAY = date(2025, 12, 22)
 TABLES = ("session_funnels", "frequent_paths", "path_transitions", "sequence_lifts")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ways") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "unit_test")
-    return path
-
-
 @pytest.fixture
-def shop(built: Path, tmp_path: Path) -> Path:
+def shop(sample_build: Path, tmp_path: Path) -> Path:
     path = tmp_path / "lcm.duckdb"
-    shutil.copy(built, path)
+    shutil.copy(sample_build, path)
     return path
 
 
@@ -203,12 +196,12 @@ def test_two_calls_for_support_before_churn_come_out_first(shop: Path) -> None:
     assert top["ci_low"] > 1
 
 
-def test_first_time_buyers_are_compared_from_a_landmark_on(built: Path) -> None:
-    with warehouse_at(built), duckdb.connect(str(built), read_only=True) as con:
+def test_first_time_buyers_are_compared_from_a_landmark_on(sample_build: Path) -> None:
+    with warehouse_at(sample_build), duckdb.connect(str(sample_build), read_only=True) as con:
         cohort = second_purchase_cohort(con, DAY, 84, 28)
         steps = steps_before(con, cohort, "event")
     assert cohort.height > 20
-    bought = query(built, f"select user_id, purchase_date from marts.purchase_days where purchase_date < '{DAY}'")
+    bought = query(sample_build, f"select user_id, purchase_date from marts.purchase_days where purchase_date < '{DAY}'")
     days = {user: sorted(group["purchase_date"]) for (user,), group in bought.group_by("user_id")}
     checked = 0
     for row in cohort.iter_rows(named=True):

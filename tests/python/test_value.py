@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from lifecycle import build, change, lcm, query
+from lifecycle import change, lcm, query
 from scipy.stats import beta, gamma
 
 from lcm_ml.churn.bg_nbd import BgNbd
@@ -260,13 +260,6 @@ def test_concentration_of_equal_and_of_one_holder():
 
 
 # --- the command
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    path: Path = tmp_path_factory.mktemp("value") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
-    return path
 
 
 def sections(path: Path) -> list[Section]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
-from lifecycle import build, change, lcm, query, warehouse_at
+from lifecycle import change, lcm, query, warehouse_at
 from polars.testing import assert_frame_equal
 
 from lcm_ml.insights.words.agreement import agreement
@@ -212,11 +212,9 @@ def test_features_know_nothing_of_later_texts():
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("words") / "lcm.duckdb"
-    build(path, "--exclude-resource-type", "test", "unit_test")
-    with warehouse_at(path):
-        yield path
+def shop(sample: Path) -> Iterator[Path]:
+    with warehouse_at(sample):
+        yield sample
 
 
 def test_a_run_writes_its_tables_once_and_an_older_date_sees_nothing_newer(shop):

@@ -32,7 +32,8 @@ def purchase_summaries(
     periods = "".join(
         f"""
             cast(count(*) filter (where purchase_date >= as_of_date - {int(days)}) as double) as purchases_last_{days},
-            coalesce(sum(amount) filter (where purchase_date >= as_of_date - {int(days)}), 0) as amount_last_{days},"""
+            cast(coalesce(sum(amount) filter (where purchase_date >= as_of_date - {int(days)}), 0) as double)
+                as amount_last_{days},"""
         for days in horizons
     )
     return read(
@@ -47,7 +48,7 @@ def purchase_summaries(
                 dates.as_of_date,
                 case when p.linked_date < dates.as_of_date then p.linked_user_id else p.user_id end as user_id,
                 p.purchase_date,
-                cast(sum(p.amount) as double) as amount
+                sum(p.amount) as amount  -- a decimal, so that no sum of it depends on the order of rows
             from dates
             inner join marts.purchase_days as p on p.purchase_date < dates.as_of_date
             group by all
@@ -60,7 +61,7 @@ def purchase_summaries(
             cast(max(purchase_date) - min(purchase_date) as double) as last_age,
             cast(as_of_date - min(purchase_date) as double) as age,
             cast(count(*) filter (where amount > 0) as double) as paid_days,
-            coalesce(sum(amount) filter (where amount > 0), 0) as paid_amount
+            cast(coalesce(sum(amount) filter (where amount > 0), 0) as double) as paid_amount
         from days
         where {_chosen(share)}
         group by user_id, as_of_date

@@ -26,7 +26,7 @@ def sales_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
                 purchase_date as day,
                 cast(date_trunc('week', purchase_date) as date) as week,
                 orders,
-                cast(amount as double) as amount
+                amount
             from marts.purchase_days
             where purchase_date < $as_of
         ),
@@ -44,7 +44,7 @@ def sales_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
             select
                 grain,
                 date,
-                sum(amount) as revenue,
+                cast(sum(amount) as double) as revenue,
                 cast(sum(orders) as double) as orders,
                 cast(count(distinct user_id) as double) as active_users
             from dated
