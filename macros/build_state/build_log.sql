@@ -96,7 +96,7 @@
         'recommend_count', 'recommend_in_stock_days', 'recommend_repeats', 'recommend_max_per_category',
         'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
         'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'value_discount_rate', 'min_group_size',
-        'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap', 'rules_min_support',
+        'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap', 'rules_min_support', 'triage_weights', 'intent_urgency',
     ]) }}
 {%- endmacro %}
 
@@ -106,7 +106,7 @@
         'as_of_count', 'insights', 'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold',
         'risk_band_high', 'risk_band_medium', 'actionable_features', 'contact_cost', 'saved_value',
         'contact_success_rate', 'value_discount_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
-        'rules_min_support',
+        'rules_min_support', 'triage_weights', 'intent_urgency',
         'max_quarantined_share',
         'recommend_count', 'recommend_in_stock_days', 'recommend_repeats', 'recommend_max_per_category',
         'data_end_date', 'min_day_volume_share'

@@ -13,18 +13,20 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Campaign:
-    """A trial, the effect expected of each row given its features, and the probability of a purchase without a touch."""
+    """A trial; of each row, the effect expected given its features and the chance of a purchase without a touch."""
 
     trial: Trial
     expected_effect: Array
     baseline: Array
 
 
-def campaign(users: int, seed: int, *, observational: bool = False, spread: float = 1.0, extreme: float = 0.0) -> Campaign:
+def campaign(
+    users: int, seed: int, *, observational: bool = False, spread: float = 1.0, extreme: float = 0.0
+) -> Campaign:
     """Draw a campaign.
 
-    The effects follow docs/simulator.md (deal seekers, paid search, app, 1.8 times for who was away for 21 days), with users
-    who are put off besides. Ten more features tell of purchases or of nothing.
+    The effects follow docs/simulator.md (deal seekers, paid search, app, 1.8 times for who was away for 21 days), with
+    users who are put off besides. Nine other features tell of purchases or of nothing.
 
     Args:
         users: rows, one each.

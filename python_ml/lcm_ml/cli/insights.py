@@ -9,16 +9,20 @@ from lcm_ml.errors import LcmError
 
 Runner = Callable[[Any, Advance], dict[str, Any]]
 
-# Each command's own module and defaults, imported when it runs.
-RUNNERS: dict[str, Runner] = {
-    "segment": lambda module, advance: module.run_segment(None, advance),
-    "value": lambda module, advance: module.run_value(None, 0, advance),
-    "recommend": lambda module, advance: module.run_recommend(None, advance),
-    "rules": lambda module, advance: module.run_rules(None, module.LEVELS, None, 0.1, 3, advance),
-    "paths": lambda module, advance: module.run_paths(None, None, advance),
-    "words": lambda module, advance: module.run_words(advance=advance),
-    "cohorts": lambda module, advance: module.run_cohorts(None, 0, advance),
-    "forecast": lambda module, advance: module.run_forecast(None, 28, (), advance),
+# What a run of each is called in ml.model_runs, its module, imported when it runs, and its defaults.
+RUNNERS: dict[str, tuple[str, Runner]] = {
+    "segment": ("segment", lambda module, advance: module.run_segment(None, advance)),
+    "value": ("value", lambda module, advance: module.run_value(None, 0, advance)),
+    "recommend": ("recommend", lambda module, advance: module.run_recommend(None, advance)),
+    "rules": ("rules", lambda module, advance: module.run_rules(None, module.LEVELS, None, 0.1, 3, advance)),
+    "paths": ("paths", lambda module, advance: module.run_paths(None, None, advance)),
+    "words": ("words", lambda module, advance: module.run_words(advance=advance)),
+    "cohorts": ("cohorts", lambda module, advance: module.run_cohorts(None, 0, advance)),
+    "forecast": ("forecast", lambda module, advance: module.run_forecast(None, 28, (), advance)),
+    "response": ("response", lambda module, advance: module.run_response(None, advance)),
+    "uplift": ("uplift", lambda module, advance: module.run_uplift(None, advance)),
+    "experiment": ("experiment_analysis", lambda module, advance: module.run_experiment(None, advance)),
+    "support triage": ("support_runs", lambda module, advance: module.run_triage(None, advance)),
 }
 
 
@@ -49,9 +53,9 @@ def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for place, name in enumerate(due):
         advance(name, place / len(due))
-        module = importlib.import_module(f"lcm_ml.cli.{name}")
+        module, run = RUNNERS[name]
         try:
-            done[name] = RUNNERS[name](module, lambda *_: None)
+            done[name] = run(importlib.import_module(f"lcm_ml.cli.{module}"), lambda *_: None)
         except LcmError as error:
             failed[name] = error.message
     return {"done": done, "current": current, "failed": failed}

@@ -21,6 +21,7 @@ from lcm_ml.cli import (
     profile,
     recommend,
     report,
+    response,
     rules,
     run,
     runs,
@@ -29,7 +30,9 @@ from lcm_ml.cli import (
     similar,
     simulate,
     status,
+    support,
     threshold,
+    uplift,
     value,
     words,
 )
@@ -47,6 +50,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(similar.app, name="similar")
+app.add_typer(support.app, name="support")
 app.command()(load.pseudonym)
 app.command()(simulate.simulate)
 app.command()(fit.fit)
@@ -65,6 +69,8 @@ app.command()(forecast.forecast)
 app.command()(words.words)
 app.command()(segment.segment)
 app.command()(recommend.recommend)
+app.command()(response.response)
+app.command()(uplift.uplift)
 app.command("run")(run.run)
 app.command()(run.publish)
 app.command()(report.report)

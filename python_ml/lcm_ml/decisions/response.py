@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -148,7 +147,7 @@ def _compared(split: Split, target: str, days: int, seed: int) -> tuple[str, Cal
         said[name] = maps[name].apply(Fitted(name, target, x, y, seed).predict(x_test))
     best = min(losses, key=lambda name: losses[name])
     for name in BASELINES[target]:
-        said[name] = baseline(name, split.train, y, split.test, days)
+        said[name] = baseline(name, y, split.test, days)
     users = split.test["user_id"].to_numpy().astype(str)
     resamples = Resamples([users], seed)
     measured = {name: _measured(target, users, y_test, each, resamples) for name, each in said.items()}

@@ -10,7 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from lcm_ml.churn.encoding import FloatMatrix
@@ -95,13 +94,12 @@ def _boosted(classifies: bool, seed: int) -> Any:
     )
 
 
-def baseline(name: str, train: pl.DataFrame, y: FloatArray, rows: pl.DataFrame, days: int) -> FloatArray:
+def baseline(name: str, y: FloatArray, rows: pl.DataFrame, days: int) -> FloatArray:
     """What needs no model: the mean of the training part, the user's own past rate, or its own past spend.
 
     Args:
         name: one of BASELINES.
-        train: training rows.
-        y: their target.
+        y: the target of the training part.
         rows: rows to predict, with the touch_ columns of `frames.touches`.
         days: of the outcome window.
 

@@ -106,7 +106,7 @@ def with_outcomes(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, as_of: 
 
 
 def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
-    """What was known of each row's user: features of the last as_of_date at or before, and recency as of the day itself.
+    """What was known of each row's user: features of the last as_of_date by then, and recency as of the day itself.
 
     Args:
         con: an open connection to a built warehouse.

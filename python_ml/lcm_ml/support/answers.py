@@ -11,12 +11,12 @@ import yaml
 
 from lcm_ml.errors import LcmError
 
-FIELDS = {
+FIELDS: dict[str, set[str]] = {
     "article": {"title", "passage"},
     "last_purchase": {"last_purchase_date", "last_purchase_amount", "currency"},
     "open_tickets": {"open_tickets", "oldest_ticket_date"},
     "agent": {"user_id", "stage", "days_in_stage", "as_of_date"},
-    **dict.fromkeys(("refusal", "no_purchase", "no_tickets", "consent_given", "consent_refused"), set()),
+    **{name: set() for name in ("refusal", "no_purchase", "no_tickets", "consent_given", "consent_refused")},
 }
 """The sentences, and the fields that each may have."""
 

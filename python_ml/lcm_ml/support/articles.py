@@ -1,5 +1,6 @@
 """Search in a knowledge base: BM25 over terms, and cosine in the space of a truncated SVD of TF-IDF."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ class ArticleIndex:
 
     Attributes:
         language: en or zh.
-        articles: article_id, intent, title, body; a row per article.
+        articles: article_id, intent, title, body and plain (title and body); a row per article.
     """
 
     language: str
@@ -38,8 +39,10 @@ class ArticleIndex:
     _weights: Any
     _idf: Matrix
     _tfidf: Any
-    _svd: Any
+    _projection: Matrix
     _places: Matrix
+    _intents: tuple[str | None, ...]
+    _intent_of: npt.NDArray[np.intp]
 
     def bm25(self, plain: Sequence[str]) -> Matrix:
         """(n, articles) share of the greatest BM25 that each question could reach, 0 to 1.
@@ -48,29 +51,42 @@ class ArticleIndex:
         something else stays low whatever single word it shares.
         """
         found = np.zeros((len(plain), self.articles.height))
-        vocabulary = self._counter.vocabulary_
-        for row, text in enumerate(plain):
+        vocabulary, weights = self._counter.vocabulary_, self._weights
+        for row, text in zip(found, plain, strict=True):
             asked = dict.fromkeys(terms(text, self.language))
             known = [vocabulary[term] for term in asked if term in vocabulary]
             if known:
-                most = self._idf[known].sum() + (len(asked) - len(known)) * self._idf.max()
-                found[row] = np.asarray(self._weights[:, known].sum(axis=1)).ravel() / ((K1 + 1) * most)
+                for term in known:
+                    own = slice(weights.indptr[term], weights.indptr[term + 1])
+                    row[weights.indices[own]] += weights.data[own]
+                row /= (K1 + 1) * (self._idf[known].sum() + (len(asked) - len(known)) * self._idf.max())
         return found
 
     def cosine(self, plain: Sequence[str]) -> Matrix:
         """(n, articles) cosine with each article, 0 where it is negative."""
-        if self._svd is None or not plain:
+        if not plain or not self._projection.shape[1]:
             return np.zeros((len(plain), self.articles.height))
-        places = _unit(self._svd.transform(self._tfidf.transform(plain)))
+        places = _unit(self._tfidf.transform(plain) @ self._projection)
         return np.asarray(np.maximum(places @ self._places.T, 0.0))
+
+    def priors(self, intents: Sequence[str], probabilities: Matrix) -> Matrix:
+        """(n, articles) probability of each article's intent.
+
+        An intent that is none of `intents`, or none at all: nothing is known for or against it, so all are equal.
+
+        Args:
+            intents: of the columns of `probabilities`.
+            probabilities: (n, intents).
+        """
+        columns = {intent: place for place, intent in enumerate(intents)}
+        padded = np.hstack([probabilities, np.full((len(probabilities), 1), 1 / len(intents))])
+        by_intent = padded[:, [columns.get(intent or "", -1) for intent in self._intents]]
+        return np.asarray(by_intent[:, self._intent_of])
 
     def overlap(self, plain: Sequence[str]) -> Matrix:
         """(n, articles) number of different terms in common: plain keyword matching, to compare with."""
-        asked = self._counter.transform([self._prefixed(text) for text in plain])
+        asked = self._counter.transform([("", text) for text in plain])
         return np.asarray(((asked > 0).astype(float) @ (self._weights > 0).astype(float).T).todense())
-
-    def _prefixed(self, text: str) -> tuple[str, str]:
-        return ("", text)
 
     def passage(self, place: int, plain: str) -> str:
         """What an article says to a question: the body, or the sentences of a long one that share the most terms."""
@@ -121,14 +137,24 @@ def _index(language: str, rows: pl.DataFrame) -> ArticleIndex | None:
     norm = K1 * (1 - B + B * lengths / lengths.mean())
     weights.data = idf[weights.col] * weights.data * (K1 + 1) / (weights.data + norm[weights.row])
 
-    letters = {"analyzer": "char_wb", "ngram_range": (3, 5)} if language == "en" else {"analyzer": "char", "ngram_range": (1, 2)}
+    letters = (
+        {"analyzer": "char_wb", "ngram_range": (3, 5)}
+        if language == "en"
+        else {"analyzer": "char", "ngram_range": (1, 2)}
+    )
     tfidf = TfidfVectorizer(**letters, sublinear_tf=True, max_features=MOST_TERMS)
     matrix = tfidf.fit_transform(plain)
     size = min(DIMENSIONS, matrix.shape[0] - 1, matrix.shape[1] - 1)
-    svd = TruncatedSVD(size, random_state=0).fit(matrix) if size >= 1 else None
-    places = _unit(svd.transform(matrix)) if svd else np.empty((len(plain), 0))
-    kept = rows.select("article_id", "intent", "title", "body")
-    return ArticleIndex(language, kept, counter, weights.tocsc(), idf, tfidf, svd, places)
+    # What scikit-learn keeps is turned over, which would be copied with every question.
+    projection = np.zeros((matrix.shape[1], 0))
+    if size >= 1:
+        projection = np.ascontiguousarray(TruncatedSVD(size, n_iter=2, random_state=0).fit(matrix).components_.T)
+    names = tuple(rows["intent"].unique(maintain_order=True))
+    codes = {name: place for place, name in enumerate(names)}
+    intent_of = np.array([codes[name] for name in rows["intent"]])
+    kept = rows.select("article_id", "intent", "title", "body", "plain")
+    places = _unit(matrix @ projection)
+    return ArticleIndex(language, kept, counter, weights.tocsc(), idf, tfidf, projection, places, names, intent_of)
 
 
 class _Analyser:
@@ -148,6 +174,6 @@ def _unit(rows: Matrix) -> Matrix:
 
 
 def _sentences(body: str) -> list[str]:
-    import re
-
-    return [part for part in re.findall(r"[^.!?。！？\n]*[.!?。！？\n]+\s*|[^.!?。！？\n]+$", body) if part.strip()] or [body]
+    return [
+        part for part in re.findall(r"[^.!?。！？\n]*[.!?。！？\n]+\s*|[^.!?。！？\n]+$", body) if part.strip()
+    ] or [body]

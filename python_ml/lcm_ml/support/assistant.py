@@ -1,4 +1,4 @@
-"""The assistant: built once from articles and labelled tickets, then held; it recognises, searches, answers or refuses."""
+"""The assistant: built once from articles and labelled tickets, then held; it recognises, searches, answers or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ import polars as pl
 from lcm_ml.insights.words.language import LANGUAGES, plain_texts
 from lcm_ml.support.answers import Facts, Written, write_answer, write_refusal
 from lcm_ml.support.articles import ArticleIndex, index_articles
-from lcm_ml.support.corpus import UNKNOWN, base_questions, lesson
+from lcm_ml.support.corpus import UNKNOWN, lesson
 from lcm_ml.support.intents import IntentModel, fit_intents
 
-WEIGHTS = {"bm25": 0.3, "cosine": 0.3, "intent": 0.4}
-"""Of an article's score, which is 0 to 1: chosen on the topics of the base questions."""
+_NO_ARTICLES = pl.DataFrame(schema=dict.fromkeys(("plain", "language", "intent"), pl.String))
+WEIGHTS = {"bm25": 0.45, "cosine": 0.15, "intent": 0.15, "known": 0.25}
+"""Of an article's score, which is 0 to 1: chosen on the topics of the base questions, and known on their refusals."""
 CITED = 3
 MOST_CHECKED = 300
-"""The newest so many labelled texts take part in the choice of the threshold, beside the base questions."""
+"""At most so many labelled texts take part in the choice of the threshold, the newest ones."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -85,9 +86,9 @@ class Assistant:
         citations: tuple[Citation, ...] = ()
         if index is not None:
             scores = article_scores(index, model, [plain], probabilities)[0]
-            if scores.max() >= self.thresholds[language]:
-                best = np.argsort(-scores, kind="stable")[:CITED]
-                citations = tuple(_citation(index, int(place), plain, scores) for place in best)
+            best = [int(place) for place in np.argsort(-scores, kind="stable")[:CITED]]
+            fitting = [place for place in best if scores[place] >= self.thresholds[language]]
+            citations = tuple(_citation(index, place, plain, scores) for place in fitting)
         if not citations:
             return Answer(language, intent, probability, True, write_refusal(language, facts), ())
         about = intent if intent != UNKNOWN else citations[0].intent or UNKNOWN
@@ -106,7 +107,9 @@ class Assistant:
         """
         parts = [
             texts.filter(~pl.col("language").is_in(list(self.models)) | (pl.col("plain") == "")).select(
-                "text_id", intent=pl.lit(UNKNOWN), intent_probability=pl.lit(None, pl.Float64),
+                "text_id",
+                intent=pl.lit(UNKNOWN),
+                intent_probability=pl.lit(None, pl.Float64),
                 article_id=pl.lit(None, pl.String),
             )
         ]
@@ -154,8 +157,10 @@ def build_assistant(articles: pl.DataFrame, labelled: pl.DataFrame) -> Assistant
     """
     models, thresholds = {}, {}
     indexes = index_articles(articles)
+    told = [index.articles.with_columns(language=pl.lit(language)) for language, index in indexes.items()]
+    known = pl.concat([_NO_ARTICLES, *(rows.select(_NO_ARTICLES.columns) for rows in told)])
     for language in LANGUAGES:
-        rows = lesson(language, labelled, articles)
+        rows = lesson(language, labelled, known)
         models[language] = fit_intents(language, rows)
         if language in indexes:
             thresholds[language] = _threshold(indexes[language], models[language], rows)
@@ -163,45 +168,52 @@ def build_assistant(articles: pl.DataFrame, labelled: pl.DataFrame) -> Assistant
 
 
 def article_scores(index: ArticleIndex, model: IntentModel, plain: Sequence[str], probabilities: Matrix) -> Matrix:
-    """(n, articles) scores: shares of BM25 and cosine, and the probability of the article's intent."""
+    """(n, articles) scores: shares of BM25 and cosine, and the probability of the article's intent.
+
+    The probability that the question is one for support at all is the same for all articles: it only tells whether to
+    answer.
+    """
+    unknown = model.intents.index(UNKNOWN) if UNKNOWN in model.intents else None
+    known = np.ones(len(plain)) if unknown is None else 1 - probabilities[:, unknown]
     return (
         WEIGHTS["bm25"] * index.bm25(plain)
         + WEIGHTS["cosine"] * index.cosine(plain)
-        + WEIGHTS["intent"] * _priors(index, model, probabilities)
+        + WEIGHTS["intent"] * index.priors(model.intents, probabilities)
+        + WEIGHTS["known"] * known[:, None]
     )
 
 
-def _priors(index: ArticleIndex, model: IntentModel, probabilities: Matrix) -> Matrix:
-    places = {intent: place for place, intent in enumerate(model.intents)}
-    columns = [places.get(intent, -1) for intent in index.articles["intent"]]
-    # An article whose intent nobody labelled: nothing is known for or against it.
-    padded = np.hstack([probabilities, np.full((len(probabilities), 1), 1 / len(model.intents))])
-    return np.asarray(padded[:, columns])
-
-
 def _threshold(index: ArticleIndex, model: IntentModel, rows: pl.DataFrame) -> float:
-    """The least score that best tells questions with an article from those without, on the texts of the lesson.
+    """The least score that best tells questions with an article from those without, on the base questions.
 
     Their intents are those of models that did not know them. A question counts as well served when it is answered
-    from an article of its intent, one that has none when it is refused; both kinds weigh the same.
+    from an article of its intent, one that has none when it is refused; both kinds weigh the same. The least score is
+    taken that is within one standard error of the best, since few questions tell them apart. The shop's own tickets
+    take part only where it has none of the base's intents: many are alike, so that even out of fold they are recognised
+    better than new ones will be. Articles are no questions: each would find itself.
     """
-    base = base_questions(index.language)["plain"].to_list()
-    places = np.flatnonzero(rows["plain"].is_in(base).to_numpy())
-    others = np.setdiff1d(np.arange(rows.height), places)[-MOST_CHECKED:]
-    chosen = np.concatenate([places, others])
+    kinds = rows["kind"].to_numpy()
+    chosen = np.flatnonzero(kinds == "base")
+    if not (rows.filter(kind="base")["intent"] != UNKNOWN).any():
+        chosen = np.concatenate([chosen, np.flatnonzero(kinds == "own")[-MOST_CHECKED:]])
     texts = rows["plain"].gather(chosen).to_list()
-    truth = rows["intent"].gather(chosen).to_numpy()
+    truth = rows["intent"].gather(chosen).to_numpy().astype(str)
     scores = article_scores(index, model, texts, model.out_of_fold[chosen])
-    surest, intents = scores.max(axis=1), index.articles["intent"].to_numpy()
-    answerable = np.isin(truth.astype(str), intents[intents != None].astype(str))  # noqa: E711
+    surest = scores.max(axis=1)
+    intents = index.articles["intent"].fill_null("").to_numpy().astype(str)
+    answerable = np.isin(truth, intents)
     right = answerable & (intents[scores.argmax(axis=1)] == truth)
+    if not answerable.any():
+        # Articles without intents: nothing tells which is right, only what is no question for a shop.
+        answerable = right = truth != UNKNOWN
     tried = np.unique(surest.round(3))
-    served = [
-        (right & (surest >= least)).sum() / max(answerable.sum(), 1)
-        + (~answerable & (surest < least)).sum() / max((~answerable).sum(), 1)
-        for least in tried
-    ]
-    return float(tried[int(np.argmax(served))])
+    n, others = answerable.sum(), (~answerable).sum()
+    answered = np.array([(right & (surest >= least)).sum() / max(n, 1) for least in tried])
+    refused = np.array([(~answerable & (surest < least)).sum() / max(others, 1) for least in tried])
+    served = (answered + refused) / 2
+    best = int(np.argmax(served))
+    spread = answered[best] * (1 - answered[best]) / max(n, 1) + refused[best] * (1 - refused[best]) / max(others, 1)
+    return float(tried[np.flatnonzero(served >= served[best] - np.sqrt(spread) / 2)[0]])
 
 
 def _read(question: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 def choose_learner(trial: Trial, seed: int, advance: Callable[[float], None]) -> tuple[str, list[Row]]:
     """The learner with the least R-loss in cross-validation by user, and everybody's figures.
 
-    R-loss decides rather than Qini: it looks at every row, where Qini looks at ranks through noise many times the effects.
+    R-loss decides rather than Qini: it looks at every row, where Qini looks at ranks through noise.
 
     Returns:
         The name, and rows of part, learner, metric, value, ci_low, ci_high.

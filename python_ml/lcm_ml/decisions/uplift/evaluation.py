@@ -1,8 +1,9 @@
 """How good a ranking by effect is: Qini and AUUC on users who had no part in it, with bootstrap intervals.
 
-The gain of treating the first share s of a ranking is the mean over all rows of the doubly robust effect scores of those in
-it: with randomised arms the curve of Radcliffe (2007), with less noise, and right for observational arms too where overlap
-holds (Yadlowsky and others 2025, "Evaluating treatment prioritization rules via rank-weighted average treatment effects").
+The gain of treating the first share s of a ranking is the mean over all rows of the doubly robust effect scores of
+those in it: with randomised arms the curve of Radcliffe (2007), with less noise, and right for observational arms too
+where overlap holds (Yadlowsky and others 2025, "Evaluating treatment prioritization rules via rank-weighted average
+treatment effects").
 """
 
 from dataclasses import dataclass
@@ -29,12 +30,12 @@ class Curve:
     @property
     def shares(self) -> FloatArray:
         """Of the rows treated."""
-        return np.linspace(0, 1, STEPS + 1)
+        return np.linspace(0, 1, STEPS + 1, dtype=np.float64)
 
     @property
     def random(self) -> FloatArray:
         """The gain of treating as many at random."""
-        return self.shares * self.gain[-1]
+        return np.asarray(self.shares * self.gain[-1])
 
     def interval(self) -> tuple[FloatArray, FloatArray]:
         """The 95 % percentile interval at each step."""
@@ -102,7 +103,7 @@ def r_loss(trial: Trial, expected: FloatArray, effect: FloatArray) -> FloatArray
 
 
 def slope(effect: FloatArray, effect_score: FloatArray, user: IntArray, seed: int = 0) -> Measured:
-    """Slope of the scores on the predicted effect: 1 is right, 0 says that differences are noise (Chernozhukov 2018)."""
+    """Slope of the scores on the predicted effect: 1 is right, 0 that differences are noise (Chernozhukov 2018)."""
     known, place = np.unique(user, return_inverse=True)
     rng = np.random.default_rng(seed)
 

@@ -1,9 +1,9 @@
 """T-, X- and DR-learners on gradient-boosted trees.
 
-T- and X-learner: Künzel, Sekhon, Bickel and Yu (2019), "Metalearners for estimating heterogeneous treatment effects using
-machine learning", PNAS 116(10). DR-learner: Kennedy (2023), "Towards optimal doubly robust estimation of heterogeneous
-causal effects", Electronic Journal of Statistics 17(2). What X and DR regress on comes from models of the outcome that
-had no part in the row (cross-fitting).
+T- and X-learner: Künzel, Sekhon, Bickel and Yu (2019), "Metalearners for estimating heterogeneous treatment effects
+using machine learning", PNAS 116(10). DR-learner: Kennedy (2023), "Towards optimal doubly robust estimation of
+heterogeneous causal effects", Electronic Journal of Statistics 17(2). What X and DR regress on comes from models of the
+outcome that had no part in the row (cross-fitting).
 """
 
 import os

@@ -8,8 +8,8 @@ from lcm_ml.churn.estimator import FloatArray
 PERSUADABLE, SURE_THING = "persuadable", "sure_thing"
 LOST_CAUSE, DO_NOT_DISTURB = "lost_cause", "do_not_disturb"
 SEGMENTS = (PERSUADABLE, SURE_THING, LOST_CAUSE, DO_NOT_DISTURB)
-SIDED_90 = 1.281552
-"""Standard errors that an effect has to be away from 0: one-sided 90 %."""
+SIDED_95 = 1.959964
+"""Standard errors that an effect has to be away from 0: two-sided 95 %, as good as the standard error is."""
 SURE = 0.5
 
 
@@ -25,10 +25,10 @@ def uplift_segments(
         least: effect from which a touch is worth it.
 
     Returns:
-        persuadable (an effect of `least` or more, above 0 with 90 %), do_not_disturb (below 0 with 90 %), else sure_thing
-        (purchases anyway with a probability of SURE or more) or lost_cause.
+        persuadable (an effect of `least` or more, clearly above 0), do_not_disturb (clearly below 0), else
+        sure_thing (purchases anyway with a probability of SURE or more) or lost_cause.
     """
-    margin = SIDED_90 * standard_error
+    margin = SIDED_95 * standard_error
     return np.select(
         [effect + margin < 0, (effect >= least) & (effect - margin > 0), baseline >= SURE],
         [DO_NOT_DISTURB, PERSUADABLE, SURE_THING],

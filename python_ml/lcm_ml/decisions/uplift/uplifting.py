@@ -35,7 +35,7 @@ NO_CONTROL = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to estimate: the outcome (a key of OUTCOMES) within `days`; `least` effect that is worth a touch, in its unit."""
+    """What to estimate: an outcome (of OUTCOMES) within `days`; `least` is the effect that is worth a touch."""
 
     outcome: str = "purchase"
     days: int = 14
@@ -220,14 +220,14 @@ def _warnings(overlap: Overlap, rows: list[dict[str, Any]], learner: str) -> lis
     found = []
     if overlap.design == OBSERVATIONAL:
         found.append(
-            f"the arms are not at random (features tell them apart with an AUC of {overlap.auc:.2f}): effects are right "
-            "only as far as everything that decided on the touch is in the features"
+            f"the arms are not at random (features tell them apart with an AUC of {overlap.auc:.2f}): effects are "
+            "right only as far as everything that decided on the touch is in the features"
         )
     qini = next(row for row in rows if row["learner"] == learner and row["metric"] == "qini")
     if qini["ci_low"] is None or qini["ci_low"] <= 0:
         found.append(
-            "on the rows held out the ranking is not better than chance beyond doubt (its Qini interval holds 0): a mean "
-            "effect for everybody may be all that these data show"
+            "on the rows held out the ranking is not better than chance beyond doubt (its Qini interval holds 0): a "
+            "mean effect for everybody may be all that these data show"
         )
     return found
 
@@ -266,12 +266,15 @@ def _scored(
     purchases = replace(trial, outcome=purchased, is_binary=True)
     baseline = fit_learners(purchases, wanted.seed, ()).untreated(x)
     least = wanted.least if wanted.least is not None else LEAST_SHARE_OF_MEAN * _usual(trial.outcome)
-    return rows.select("user_id", campaign_kind="kind").with_columns(
-        effect=pl.Series(effect),
-        standard_error=pl.Series(error),
-        baseline_probability=pl.Series(baseline),
-        uplift_segment=pl.Series(uplift_segments(effect, error, baseline, least)),
-        is_best_kind=pl.struct(-pl.Series(effect), "campaign_kind").rank("ordinal").over("user_id") == 1,
+    return (
+        rows.select("user_id", campaign_kind="kind")
+        .with_columns(
+            effect=pl.Series(effect),
+            standard_error=pl.Series(error),
+            baseline_probability=pl.Series(baseline),
+            uplift_segment=pl.Series(uplift_segments(effect, error, baseline, least)),
+        )
+        .with_columns(is_best_kind=pl.struct(-pl.col("effect"), "campaign_kind").rank("ordinal").over("user_id") == 1)
     )
 
 

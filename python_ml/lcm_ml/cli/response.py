@@ -1,0 +1,141 @@
+"""`lcm-ml response`: who will respond to a campaign, and what touched users will spend."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lcm_ml.decisions.response import Responses
+
+HEADERS = {
+    "response": ("auc", "average_precision", "log_loss", "brier"),
+    "spend": ("mae", "rmse", "rank_correlation", "bias"),
+}
+
+
+def response(
+    days: Annotated[
+        int, typer.Option(help="Responses and spend within so many days of the touch.", min=1, max=90)
+    ] = 28,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of models and resamples.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every user's response to each kind of campaign, and its spend, with the best of four models.
+
+    The models learn from earlier campaigns and are measured on later ones, beside the user's own past rate. A response
+    is no effect: who responds may have purchased anyway; `lcm-ml uplift` tells these apart.
+
+    Example: `lcm-ml response --days 28`
+    """
+    with command(as_json):
+        with progress("response", as_json) as advance:
+            result = run_response(as_of, advance, days, seed)
+        emit(result, as_json, _show)
+
+
+def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed: int = 0) -> dict[str, Any]:
+    """Read, compare, score, write, tell.
+
+    Raises:
+        LcmError: when the marts cannot be read or the warehouse cannot be written.
+    """
+    import polars as pl
+
+    from lcm_ml.decisions.response import respond
+    from lcm_ml.frames.frame import resolve_as_of
+    from lcm_ml.frames.touches import (
+        CONTROL,
+        kinds_to_score,
+        known_users,
+        touches_before,
+        with_features,
+        with_outcomes,
+    )
+    from lcm_ml.registry.runs import Run, run_capability
+
+    run = Run("response", {"as_of": as_of.date() if as_of else None, "days": days}, seed)
+    scope: dict[str, Any] = {}
+    kept: list[Responses] = []
+
+    def compute(con: Any) -> "dict[str, pl.DataFrame]":
+        advance("reading", 0.0)
+        day = scope["as_of_date"] = resolve_as_of(con, as_of.date() if as_of else None)
+        touched = touches_before(con, day).filter(pl.col("arm") != CONTROL)
+        known = with_features(con, with_outcomes(con, touched, day, days), touched)
+        users = with_features(con, known_users(con, day), touched)
+        rows = users.join(kinds_to_score(touched, day), how="cross")
+        found = respond(known, rows, days, seed, lambda what, share: advance(what, 0.1 + 0.85 * share))
+        kept.append(found)
+        return _tables(found, {"run_id": run.run_id, "as_of_date": day, "horizon_days": days})
+
+    run_capability(run, compute, notify, scope)
+    found = kept[0]
+    return {
+        "run_id": run.run_id,
+        "as_of_date": scope["as_of_date"],
+        "days": days,
+        **found.about,
+        "chosen": found.chosen,
+        "metrics": found.metrics.to_dicts(),
+        "scored": found.scores.height,
+        "note": found.note,
+    }
+
+
+def _tables(found: "Responses", same: dict[str, Any]) -> "dict[str, pl.DataFrame]":
+    import polars as pl
+
+    if found.note:
+        from lcm_ml.warehouse.contracts import tables
+
+        return {
+            name: pl.DataFrame(schema=tables("ml")[name].column_names)
+            for name in ("response_metrics", "response_scores")
+        }
+    keys = [pl.lit(value).alias(name) for name, value in same.items()]
+    models = {"model_name": found.chosen["response"], "spend_model_name": found.chosen["spend"]}
+    named = [pl.lit(value).alias(name) for name, value in models.items()]
+    return {
+        "response_metrics": found.metrics.with_columns(keys),
+        "response_scores": found.scores.with_columns(*keys, *named),
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if result["note"]:
+        out.print(f"no response scores at {result['as_of_date']}: {result['note']}", markup=False)
+        return
+    out.print(
+        f"learned from {result['n_train']:,} touches, measured on {result['n_test']:,} of {result['n_campaigns']} "
+        f"campaigns from {result['cut']} on, of which {result['base_rate']:.1%} had a response within "
+        f"{result['days']} days"
+    )
+    for target, metrics in HEADERS.items():
+        rows = [row for row in result["metrics"] if row["target"] == target]
+        table = Table(target, *(metric.replace("_", " ") for metric in metrics))
+        for name in dict.fromkeys(row["model_name"] for row in rows):
+            figures = {row["metric"]: row for row in rows if row["model_name"] == name}
+            chosen = "> " if name == result["chosen"][target] else "  "
+            table.add_row(chosen + name, *(_cell(figures[metric]) for metric in metrics))
+        out.print(table)
+    out.print(f"> scores: {result['scored']:,} rows of users and kinds of campaigns at {result['as_of_date']}")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return "-"
+    digits = ".3f" if abs(row["value"]) < 10 else ".1f"
+    if row["ci_low"] is None:
+        return f"{row['value']:{digits}}"
+    return f"{row['value']:{digits}} ({row['ci_low']:{digits}} to {row['ci_high']:{digits}})"
