@@ -24,6 +24,9 @@ DEPTHS = {
 }
 """Candidates that a model brings to the hybrid, for each user."""
 
+MOST_CANDIDATES = 80
+"""Candidates of a user that are worth their features: the best ones by the models' ranks, where own products lead."""
+
 RANK_OFFSET = 60
 """Of reciprocal rank fusion: how little the first rank stands out (Cormack, Clarke and Buettcher 2009 take 60)."""
 
@@ -78,7 +81,9 @@ def fit_models(history: History, seed: int) -> Models:
 
 
 def candidates(models: Models, first: int, end: int) -> pl.DataFrame:
-    """All products that any model proposes to users `first` to `end` - 1, once, with each model's score and rank.
+    """The products that the models propose to users `first` to `end` - 1, once, with each model's score and rank.
+
+    Of a user's, the MOST_CANDIDATES that the models together rank best, and every new product that content proposes.
 
     Returns:
         user, product, and for each model <name>_score and <name>_rank (null where it did not propose the product),
@@ -97,9 +102,17 @@ def candidates(models: Models, first: int, end: int) -> pl.DataFrame:
         found = found.join(rows, on="key", how="left", maintain_order="left")
     numbers = found["key"].to_numpy()
     users, products = np.divmod(numbers, max(size, 1))
-    return found.select(
+    rows = found.select(
         pl.Series("user", users.astype(np.int32)), pl.Series("product", products.astype(np.int32)), pl.exclude("key")
     )
+    is_new = models.history.products["is_new"].gather(rows["product"]) & rows["content_rank"].is_not_null()
+    place = pl.Series("score", fused(rows, models)).to_frame().with_columns(rows["user"], at=pl.int_range(rows.height))
+    best = place.sort("user", "score", "at", descending=[False, True, False]).filter(
+        pl.int_range(pl.len()).over("user") < MOST_CANDIDATES
+    )
+    kept = np.asarray(is_new.to_numpy(), dtype=bool).copy()
+    kept[best["at"].to_numpy()] = True
+    return rows.filter(pl.Series(kept))
 
 
 def fused(rows: pl.DataFrame, models: Models) -> npt.NDArray[np.float32]:
