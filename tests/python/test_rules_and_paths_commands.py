@@ -201,7 +201,9 @@ def test_first_time_buyers_are_compared_from_a_landmark_on(sample_build: Path) -
         cohort = second_purchase_cohort(con, DAY, 84, 28)
         steps = steps_before(con, cohort, "event")
     assert cohort.height > 20
-    bought = query(sample_build, f"select user_id, purchase_date from marts.purchase_days where purchase_date < '{DAY}'")
+    bought = query(
+        sample_build, f"select user_id, purchase_date from marts.purchase_days where purchase_date < '{DAY}'"
+    )
     days = {user: sorted(group["purchase_date"]) for (user,), group in bought.group_by("user_id")}
     checked = 0
     for row in cohort.iter_rows(named=True):
