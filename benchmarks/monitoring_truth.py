@@ -19,12 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python"))
 
 import duckdb
-from lifecycle import build, lcm
+from lifecycle import WITHOUT_TESTS, build, lcm
 from shifts import SHIFTS, alerts_of, in_raw
 
 PERIODS, DAYS = 20, 1000
 VARIABLES = {"as_of_count": 60}
-WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
 
 def main() -> None:

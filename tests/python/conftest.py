@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from filelock import FileLock
 from hypothesis import settings
-from lifecycle import build, lcm, warehouse_at
+from lifecycle import WITHOUT_TESTS, build, lcm, warehouse_at
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -30,7 +30,7 @@ def sample_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     # The workers of pytest-xdist share it: the first one builds, the others wait.
     with FileLock(folder / "build.lock"):
         if not (folder / "done").exists():
-            build(path, "--exclude-resource-type", "test", "unit_test")
+            build(path, *WITHOUT_TESTS)
             (folder / "done").touch()
     return path
 

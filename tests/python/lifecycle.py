@@ -29,6 +29,10 @@ MARTS = {
 }
 
 
+# For builds whose rows are looked at, not dbt's own tests of them.
+WITHOUT_TESTS = ("--exclude-resource-type", "test", "unit_test")
+
+
 @contextmanager
 def warehouse_at(path: Path) -> Iterator[None]:
     """Let dbt and lcm-ml use the warehouse at `path` within the block."""

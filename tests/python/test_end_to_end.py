@@ -17,7 +17,7 @@ import pytest
 import typer
 import yaml
 from click.testing import Result
-from lifecycle import ROOT, build, change, lcm, query, warehouse_at
+from lifecycle import ROOT, WITHOUT_TESTS, build, change, lcm, query, warehouse_at
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -173,7 +173,7 @@ def test_a_version_tells_what_it_is(copy: Path) -> None:
 
 def test_dbt_full_refresh_keeps_the_ml_tables(copy: Path) -> None:
     before = query(copy, "select count(*) from ml.churn_scores").item()
-    build(copy, "--full-refresh")
+    build(copy, "--full-refresh", *WITHOUT_TESTS)
     assert query(copy, "select count(*) from ml.churn_scores").item() == before > 0
 
 

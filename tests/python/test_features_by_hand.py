@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from lifecycle import build, query
+from lifecycle import WITHOUT_TESTS, build, query
 
 from lcm_ml.warehouse import contracts, writer
 
@@ -106,7 +106,7 @@ def warehouse(events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
             "insert into raw.load_files values ('one', 'events', 'events.parquet', 'x', ?, ?, 0)",
             [len(rows), len(rows)],
         )
-    build(path, variables={"data_end_date": "2025-11-24"})
+    build(path, *WITHOUT_TESTS, variables={"data_end_date": "2025-11-24"})
     return path
 
 

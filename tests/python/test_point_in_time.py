@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from lifecycle import MARTS, assert_same, build, change, dbt, lcm, mart, query
+from lifecycle import MARTS, WITHOUT_TESTS, assert_same, build, change, dbt, lcm, mart, query
 
 END = "2026-01-01"
 
@@ -142,7 +142,7 @@ def test_the_future_never_reaches_the_past(whole: Path, shop: Path, tmp_path: Pa
         "update raw.load_files set rows_in = n + rows_rejected "
         "from (select count(*) as n from raw.events) where table_name = 'events'",
     )
-    build(path, variables={"data_end_date": str(cut)})
+    build(path, *WITHOUT_TESTS, variables={"data_end_date": str(cut)})
 
     known = f"as_of_date <= date '{cut}' and as_of_date in (select as_of_date from marts.as_of_dates where is_on_grid)"
     for name in ("user_features", "lapsed_user_features", "user_lifecycle", "lifecycle_transitions"):
@@ -169,7 +169,7 @@ def test_the_test_of_the_future_can_fail(whole: Path, tmp_path: Path) -> None:
 
 def test_building_twice_computes_nothing_again(whole: Path) -> None:
     tables = {name: mart(whole, name) for name in MARTS}
-    run = build(whole)
+    run = build(whole, *WITHOUT_TESTS)
     assert not [line for line in run.own if "computes" in line or "rebuilt" in line], run.own
     for name, before in tables.items():
         assert_same(mart(whole, name), before, name)
@@ -198,11 +198,11 @@ def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path
     others = [argument for argument in files_of(shop) if not argument.endswith("events.parquet")]
     others.remove("--events")
     lcm(path, "load", "files", "--events", str(first), *others)
-    build(path)
+    build(path, *WITHOUT_TESTS)
     before = query(path, "select as_of_date, input_hash from marts.as_of_dates")
 
     lcm(path, "load", "files", "--events", str(second), "--append")
-    run = build(path)
+    run = build(path, *WITHOUT_TESTS)
 
     after = query(path, "select as_of_date, input_hash from marts.as_of_dates")
     unchanged = before.join(after, on=["as_of_date", "input_hash"])["as_of_date"].to_list()
@@ -217,7 +217,7 @@ def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path
     assert not [line for line in run.own if "rebuilt user_features" in line]
 
     incremental = {name: mart(path, name) for name in MARTS}
-    build(path, "--full-refresh")
+    build(path, "--full-refresh", *WITHOUT_TESTS)
     for name, expected in incremental.items():
         assert_same(mart(path, name), expected, name)
 
@@ -225,7 +225,7 @@ def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path
 def test_a_changed_setting_rebuilds_the_models_it_touches(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "lcm.duckdb"
     path.write_bytes(whole.read_bytes())
-    run = build(path, variables={"loyal_min_purchase_days": 2})
+    run = build(path, *WITHOUT_TESTS, variables={"loyal_min_purchase_days": 2})
     assert any("rebuilt user_lifecycle whole" in line for line in run.own), run.own
     loyal = "select count(*) as n from marts.user_lifecycle where stage = 'loyal'"
     assert query(path, loyal).item() > query(whole, loyal).item()
