@@ -1,14 +1,4 @@
-with users as (
-    select
-        lifecycle.user_id,
-        lifecycle.as_of_date
-    from {{ ref('user_lifecycle') }} as lifecycle
-    inner join {{ ref('as_of_dates') }} as dates
-        on lifecycle.as_of_date = dates.as_of_date
-    where dates.is_scoring_date
-),
-
-lines as (
+with lines as (
     select
         {{ user_at('events', 'dates.as_of_date') }} as user_id,
         dates.as_of_date,
@@ -195,10 +185,11 @@ select
     favourite_dayparts.favourite_daypart,
     favourite_weekdays.favourite_weekday,
     favourite_channels.favourite_channel
-from users
+from {{ ref('user_lifecycle') }} as users
 left join categories on users.user_id = categories.user_id
 left join brands on users.user_id = brands.user_id
 left join ranks on users.user_id = ranks.user_id
 left join favourite_dayparts on users.user_id = favourite_dayparts.user_id
 left join favourite_weekdays on users.user_id = favourite_weekdays.user_id
 left join favourite_channels on users.user_id = favourite_channels.user_id
+where users.as_of_date = {{ scoring_date() }}

@@ -31,6 +31,8 @@ scored as (
     select
         user_id,
         as_of_date,
+        orders_total,
+        amount_total,
         6 - ntile(5) over (partition by as_of_date order by last_purchase_date desc, user_id) as recency_score,
         ntile(5) over (partition by as_of_date order by orders_total, user_id) as frequency_score,
         ntile(5) over (partition by as_of_date order by amount_total, user_id) as monetary_score
@@ -40,6 +42,8 @@ scored as (
 select
     user_id,
     as_of_date,
+    cast(orders_total as integer) as orders_total,
+    cast(amount_total as decimal(18, 4)) as amount_total,
     cast(recency_score as integer) as recency_score,
     cast(frequency_score as integer) as frequency_score,
     cast(monetary_score as integer) as monetary_score,

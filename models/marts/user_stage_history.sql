@@ -1,22 +1,13 @@
 -- A visitor who turned out to be a user is no longer there at the scoring date: its stays are left out.
-with users as (
-    select
-        lifecycle.user_id,
-        lifecycle.as_of_date
-    from {{ ref('user_lifecycle') }} as lifecycle
-    inner join {{ ref('as_of_dates') }} as dates
-        on lifecycle.as_of_date = dates.as_of_date
-    where dates.is_scoring_date
-),
-
-stays as (
+with stays as (
     select distinct
         lifecycle.user_id,
         lifecycle.stage,
         lifecycle.stage_since_date as from_date,
-        users.as_of_date
+        now.as_of_date
     from {{ ref('user_lifecycle') }} as lifecycle
-    inner join users on lifecycle.user_id = users.user_id
+    inner join {{ ref('user_lifecycle') }} as now
+        on lifecycle.user_id = now.user_id and now.as_of_date = {{ scoring_date() }}
 ),
 
 ended as (

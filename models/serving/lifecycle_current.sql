@@ -12,6 +12,4 @@ select
     lifecycle.days_since_last_purchase,
     lifecycle.typical_gap_days
 from {{ ref('user_lifecycle') }} as lifecycle
-inner join {{ ref('as_of_dates') }} as dates
-    on lifecycle.as_of_date = dates.as_of_date
-where dates.is_scoring_date
+where lifecycle.as_of_date = {{ scoring_date() }}

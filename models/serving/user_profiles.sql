@@ -2,17 +2,6 @@ with users as (
     select * from {{ ref('lifecycle_current') }}
 ),
 
-spend as (
-    select
-        {{ user_at('days', 'dates.as_of_date') }} as user_id,
-        sum(days.orders) as orders_total,
-        sum(days.amount) as amount_total
-    from {{ ref('purchase_days') }} as days
-    inner join {{ ref('as_of_dates') }} as dates
-        on dates.is_scoring_date and days.purchase_date < dates.as_of_date
-    group by 1
-),
-
 stages as (
     select
         user_id,
@@ -89,9 +78,9 @@ select
     users.last_purchase_date,
     users.days_since_last_purchase,
     users.typical_gap_days,
-    cast(coalesce(spend.orders_total, 0) as integer) as orders_total,
-    cast(coalesce(spend.amount_total, 0) as double) as amount_total,
-    cast(spend.amount_total as double) / spend.orders_total as order_value_total,
+    cast(coalesce(rfm.orders_total, 0) as integer) as orders_total,
+    cast(coalesce(rfm.amount_total, 0) as double) as amount_total,
+    cast(rfm.amount_total as double) / rfm.orders_total as order_value_total,
     rfm.recency_score,
     rfm.frequency_score,
     rfm.monetary_score,
@@ -133,7 +122,6 @@ select
     contacts.last_contact_date,
     contacts.last_contacts
 from users
-left join spend on users.user_id = spend.user_id
 left join stages on users.user_id = stages.user_id
 left join interests on users.user_id = interests.user_id
 left join {{ ref('user_rfm') }} as rfm
