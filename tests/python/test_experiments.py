@@ -21,7 +21,8 @@ from lcm_ml.decisions.experiments.design import Baseline, sample_size
 from lcm_ml.decisions.experiments.effects import compare_arms, strata_columns
 from lcm_ml.decisions.experiments.metrics import METRICS
 from lcm_ml.decisions.experiments.sequential import inflation, limits
-from lcm_ml.decisions.experiments.verdicts import guardrail_verdict, holm, sample_ratio
+from lcm_ml.decisions.experiments.verdicts import guardrail_verdict, sample_ratio
+from lcm_ml.insights.significance import holm
 from lcm_ml.sources.simulate import SAMPLE, simulate
 
 USERS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=120).map(

@@ -1,6 +1,5 @@
-"""Events, products and texts as they were known at an as_of_date, as Polars frames."""
+"""Users, products and texts as they were known at an as_of_date, as Polars frames."""
 
-from collections.abc import Sequence
 from datetime import date
 
 import duckdb
@@ -10,42 +9,6 @@ from lcm_ml.frames.frame import read
 
 USER_AT = "case when linked_date < $as_of then linked_user_id else user_id end"
 """The user of a row, as known at $as_of: a visitor counts as itself until the day after it was linked."""
-
-
-def events_before(
-    con: duckdb.DuckDBPyConnection,
-    as_of: date,
-    columns: Sequence[str],
-    *,
-    types: Sequence[str] = (),
-    since: date | None = None,
-) -> pl.DataFrame:
-    """Events strictly before `as_of`, ordered by user, time and event.
-
-    Args:
-        con: an open connection to a built warehouse.
-        as_of: the as_of_date.
-        columns: of marts.shop_events, besides user_id, which comes first and is the user as known then. Money and
-            quantities come as floats.
-        types: event types to keep; all where empty.
-        since: the first shop day to read; everything where None.
-
-    Returns:
-        user_id and `columns`.
-    """
-    decimals = {"quantity", "amount", "discount"}
-    chosen = [f"cast({name} as double) as {name}" if name in decimals else name for name in columns]
-    return read(
-        con,
-        f"""
-        select {", ".join([f"{USER_AT} as user_id", *chosen])}
-        from marts.shop_events
-        where event_date < $as_of and event_date >= $since
-            and (len($types) = 0 or event_type in $types)
-        order by 1, event_time, event_id
-        """,
-        {"as_of": as_of, "since": since or date.min, "types": list(types)},
-    )
 
 
 def products_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:

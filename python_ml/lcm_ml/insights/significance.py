@@ -52,3 +52,13 @@ def benjamini_hochberg(p: npt.ArrayLike, tests: int | None = None) -> Floats:
     q = np.empty_like(values)
     q[order] = np.minimum(1.0, np.minimum.accumulate(raw[::-1])[::-1])
     return q
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's (1979) adjusted p-values of all tests together, in the shape they came in; NaN counts as 1."""
+    p = np.nan_to_num(p_values.ravel(), nan=1.0)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, stepped)
+    return adjusted.reshape(p_values.shape)

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from lcm_ml.insights.significance import holm
+
 if TYPE_CHECKING:
     from scipy.stats import CensoredData
 
@@ -177,9 +179,9 @@ def _tests_of(curve: str, levels: list[tuple[str, pl.DataFrame]]) -> pl.DataFram
     frame = pl.DataFrame(rows, schema=[name for name in TESTS if name != "p_value_adjusted"], orient="row")
     # Without an event there is nothing to compare: no figure, and no test that others are adjusted for.
     frame = frame.with_columns(pl.col("statistic", "p_value").fill_nan(None)).sort("p_value", "level", nulls_last=True)
-    times = pl.col("p_value").count() - pl.int_range(pl.len())
-    adjusted = frame.with_columns(p_value_adjusted=(pl.col("p_value") * times).clip(upper_bound=1.0).cum_max())
-    return adjusted.select(pl.col(name).cast(kind) for name, kind in TESTS.items())
+    compared, others = frame.filter(pl.col("p_value").is_not_null()), frame.filter(pl.col("p_value").is_null())
+    adjusted = compared.with_columns(p_value_adjusted=pl.Series(holm(compared["p_value"].to_numpy()), dtype=pl.Float64))
+    return pl.concat([adjusted, others], how="diagonal").select(pl.col(name).cast(kind) for name, kind in TESTS.items())
 
 
 def _levels(

@@ -23,10 +23,10 @@ from lcm_ml.decisions.experiments.verdicts import (
     Ruling,
     decide,
     guardrail_verdict,
-    holm,
     sample_ratio,
     verdict,
 )
+from lcm_ml.insights.significance import holm
 
 FEWEST = 10
 """Strata with fewer users are taken together."""

@@ -34,16 +34,6 @@ def sample_ratio(counts: npt.ArrayLike, shares: Sequence[float]) -> float:
     return float(chi2.sf(((found - expected) ** 2 / expected).sum(), len(found) - 1))
 
 
-def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Holm's (1979) adjusted p-values of all tests together, in the shape they came in; NaN counts as 1."""
-    p = np.nan_to_num(p_values.ravel(), nan=1.0)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, stepped)
-    return adjusted.reshape(p_values.shape)
-
-
 def verdict(gain: float, p: float, alpha: float) -> str | None:
     """Of one figure: better or worse where its p-value reaches the level; None where nothing may be concluded."""
     if not alpha:
