@@ -76,6 +76,14 @@ def rows_of(con: duckdb.DuckDBPyConnection, relation: str, sql: str, **parameter
     return read(con, sql, parameters or None) if table_exists(con, schema, name) else pl.DataFrame()
 
 
+def newest_date(table: str) -> str:
+    """SQL for the last as_of_date in `table` (schema.name) up to the scoring date, as the views `*_latest` take it."""
+    return (
+        f"(select max(as_of_date) from {table} "
+        "where as_of_date <= (select as_of_date from marts.as_of_dates where is_scoring_date))"
+    )
+
+
 def champion(con: duckdb.DuckDBPyConnection) -> tuple[str, str] | None:
     """Run and name of the model that serves; before there is one, of the newest fit's first model.
 

@@ -9,8 +9,10 @@ from lcm_ml.reporting.section import (
     MakeSection,
     Section,
     Table,
+    cell,
     count,
     listed,
+    newest_date,
     number,
     plural,
     rows_of,
@@ -67,7 +69,7 @@ def _curve(rows: pl.DataFrame, curve: str, dimension: str, smallest: int) -> Fig
             (
                 row["level"],
                 count(row["at_risk"]),
-                *(_cell(known.get((row["level"], days))) for days in TOLD_DAYS),
+                *(cell(known.get((row["level"], days)), share, "survival") for days in TOLD_DAYS),
             )
             for row in sizes.to_dicts()
         ),
@@ -76,20 +78,13 @@ def _curve(rows: pl.DataFrame, curve: str, dimension: str, smallest: int) -> Fig
     return Figure(drawing, says, table, TITLES[curve])
 
 
-def _cell(row: dict[str, float] | None) -> str:
-    if row is None:
-        return "-"
-    text = share(row["survival"])
-    return text if row["ci_low"] is None else f"{text}\n{share(row['ci_low'])} to {share(row['ci_high'])}"
-
-
 def _tests(con: duckdb.DuckDBPyConnection) -> Table | None:
     rows = rows_of(
         con,
         "ml.survival_tests",
-        """
+        f"""
         select * from ml.survival_tests
-        where as_of_date = (select max(as_of_date) from ml.survival_tests) and p_value is not null
+        where as_of_date = {newest_date("ml.survival_tests")} and p_value is not null
         order by p_value_adjusted, p_value, curve, level, other_level
         """,
     )

@@ -17,6 +17,7 @@ from lcm_ml.reporting.section import (
     cell,
     count,
     listed,
+    newest_date,
     number,
     plural,
     rows_of,
@@ -129,11 +130,11 @@ def accuracy(con: duckdb.DuckDBPyConnection) -> Section:
     rows = rows_of(
         con,
         "ml.forecast_metrics",
-        """
+        f"""
         select *
         from ml.forecast_metrics
         where
-            as_of_date = (select max(as_of_date) from ml.forecast_metrics)
+            as_of_date = {newest_date("ml.forecast_metrics")}
             and (is_served or model_name = $naive)
             and horizon = 'all'
         order by grain, series

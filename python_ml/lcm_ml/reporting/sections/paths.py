@@ -11,7 +11,19 @@ from lcm_ml.insights.sequences import NEXT
 from lcm_ml.reporting import charts, charts_paths
 from lcm_ml.reporting.charts import STAGE_COLOURS
 from lcm_ml.reporting.sankey import Flow, Style, sankey
-from lcm_ml.reporting.section import Figure, MakeSection, Section, Table, count, listed, number, plural, rows_of, share
+from lcm_ml.reporting.section import (
+    Figure,
+    MakeSection,
+    Section,
+    Table,
+    cell,
+    count,
+    listed,
+    number,
+    plural,
+    rows_of,
+    share,
+)
 
 PATHS = "lcm-ml paths"
 SANKEY_PATHS, SANKEY_STEPS = 15, 5
@@ -61,7 +73,7 @@ def funnel(con: duckdb.DuckDBPyConnection) -> Section:
                 row["event_type"],
                 count(row["sessions"]),
                 count(row["users"]),
-                _with_interval(row),
+                cell(row, share, "share_of_previous"),
                 _time(row["median_seconds"]),
                 _time(row["p90_seconds"]),
                 count(row["sessions_with_type"]),
@@ -88,12 +100,6 @@ def _funnel_label(row: dict[str, Any]) -> str:
     if row["share_of_previous"] is None:
         return f"{row['event_type']}: {count(row['sessions'])}"
     return f"{row['event_type']}: {count(row['sessions'])} ({share(row['share_of_previous'])} of the step before)"
-
-
-def _with_interval(row: dict[str, Any]) -> str:
-    if row["share_of_previous"] is None:
-        return "-"
-    return f"{share(row['share_of_previous'])}\n{share(row['ci_low'])} to {share(row['ci_high'])}"
 
 
 def _time(seconds: float | None) -> str:

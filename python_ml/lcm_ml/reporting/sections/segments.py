@@ -14,6 +14,7 @@ from lcm_ml.reporting.section import (
     count,
     feature_title,
     listed,
+    newest_date,
     number,
     plural,
     rows_of,
@@ -36,14 +37,14 @@ def behaviour(con: duckdb.DuckDBPyConnection) -> Section:
     rows = rows_of(
         con,
         "ml.segment_profiles",
-        """
+        f"""
         select *
         from ml.segment_profiles
-        where as_of_date = (select max(as_of_date) from ml.segment_profiles)
+        where as_of_date = {newest_date("ml.segment_profiles")}
             and method = (
                 select min(method)
                 from ml.segment_profiles
-                where as_of_date = (select max(as_of_date) from ml.segment_profiles)
+                where as_of_date = {newest_date("ml.segment_profiles")}
             )
         order by n_users desc, segment_id
         """,
@@ -150,13 +151,13 @@ def migration(con: duckdb.DuckDBPyConnection) -> Section:
     rows = rows_of(
         con,
         "ml.segment_migrations",
-        """
+        f"""
         select as_of_date, previous_as_of_date, from_segment_id, to_segment_id, n_users
         from ml.segment_migrations
         where method = (
             select min(method)
             from ml.segment_profiles
-            where as_of_date = (select max(as_of_date) from ml.segment_profiles)
+            where as_of_date = {newest_date("ml.segment_profiles")}
         )
         order by as_of_date, from_segment_id, to_segment_id
         """,

@@ -13,6 +13,7 @@ from lcm_ml.reporting.section import (
     Table,
     cell,
     count,
+    newest_date,
     number,
     plural,
     rows_of,
@@ -42,11 +43,11 @@ def intents(con: duckdb.DuckDBPyConnection) -> Section:
     rows = rows_of(
         con,
         "ml.ticket_intents",
-        """
+        f"""
         select intent, count(*) as n, count(*) filter (is_open) as n_open,
             count(*) filter (is_labelled) as n_labelled
         from ml.ticket_intents
-        where as_of_date = (select max(as_of_date) from ml.ticket_intents)
+        where as_of_date = {newest_date("ml.ticket_intents")}
         group by intent
         order by n desc, intent
         """,
@@ -81,10 +82,10 @@ def _measured(con: duckdb.DuckDBPyConnection) -> Table | None:
     rows = rows_of(
         con,
         "ml.support_metrics",
-        """
+        f"""
         select *
         from ml.support_metrics
-        where as_of_date = (select max(as_of_date) from ml.support_metrics)
+        where as_of_date = {newest_date("ml.support_metrics")}
             and model_name in ('assistant', 'keywords', 'majority')
         order by evaluated_on, language, model_name
         """,

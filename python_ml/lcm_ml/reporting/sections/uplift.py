@@ -13,6 +13,7 @@ from lcm_ml.reporting.section import (
     Table,
     cell,
     count,
+    newest_date,
     number,
     plural,
     rows_of,
@@ -54,10 +55,10 @@ def responses(con: duckdb.DuckDBPyConnection) -> Section:
     rows = rows_of(
         con,
         "ml.response_metrics",
-        """
+        f"""
         select *
         from ml.response_metrics
-        where as_of_date = (select max(as_of_date) from ml.response_metrics)
+        where as_of_date = {newest_date("ml.response_metrics")}
         """,
     )
     if rows.is_empty():
@@ -114,12 +115,19 @@ def effects(con: duckdb.DuckDBPyConnection) -> Section:
         "at random, the better the ranking finds users on whom a touch is well spent; the Qini coefficient is the area "
         "between. Measured on campaigns that the models did not learn from."
     )
-    newest = "as_of_date = (select max(as_of_date) from ml.uplift_metrics)"
-    rows = rows_of(con, "ml.uplift_metrics", f"select * from ml.uplift_metrics where part = 'held_out' and {newest}")
+    rows = rows_of(
+        con,
+        "ml.uplift_metrics",
+        f"select * from ml.uplift_metrics where part = 'held_out' and as_of_date = {newest_date('ml.uplift_metrics')}",
+    )
     if rows.is_empty():
         return Section("uplift", title, text, filled_by=UPLIFT, once="campaigns had a control arm")
     learner = rows.filter(pl.col("is_chosen")).item(0, "learner")
-    curves = rows_of(con, "ml.uplift_curves", f"select * from ml.uplift_curves where {newest} order by learner, share")
+    curves = rows_of(
+        con,
+        "ml.uplift_curves",
+        f"select * from ml.uplift_curves where as_of_date = {newest_date('ml.uplift_metrics')} order by learner, share",
+    )
     figures: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows.to_dicts():
         figures.setdefault(row["learner"], {})[row["metric"]] = row
@@ -212,14 +220,13 @@ def comparable(con: duckdb.DuckDBPyConnection) -> Section:
         "arms were drawn at random, both lie alike around one value. Users at the edges have no counterpart in the "
         "other arm."
     )
-    newest = "as_of_date = (select max(as_of_date) from ml.uplift_overlap)"
     rows = rows_of(
         con,
         "ml.uplift_overlap",
         f"""
         select arm, bin_low, bin_high, cast(sum(n_touches) as bigint) as n_touches
         from ml.uplift_overlap
-        where {newest}
+        where as_of_date = {newest_date("ml.uplift_overlap")}
         group by all
         order by arm desc, bin_low
         """,
@@ -233,10 +240,10 @@ def comparable(con: duckdb.DuckDBPyConnection) -> Section:
     metrics = rows_of(
         con,
         "ml.uplift_metrics",
-        """
+        f"""
         select campaign_kind, metric, value, n_touches, design
         from ml.uplift_metrics
-        where part = 'overlap' and as_of_date = (select max(as_of_date) from ml.uplift_metrics)
+        where part = 'overlap' and as_of_date = {newest_date("ml.uplift_metrics")}
         order by campaign_kind
         """,
     ).to_dicts()

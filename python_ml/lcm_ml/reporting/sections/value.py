@@ -11,6 +11,7 @@ from lcm_ml.reporting.section import (
     Table,
     cell,
     count,
+    newest_date,
     number,
     rows_of,
     share,
@@ -119,10 +120,10 @@ def forecasts(con: duckdb.DuckDBPyConnection) -> Section:
         rows_of(
             con,
             "ml.user_values",
-            """
+            f"""
             select horizon_days, mode(model_name) as model_name
             from ml.user_values
-            where is_served and as_of_date = (select max(as_of_date) from ml.user_values)
+            where is_served and as_of_date = {newest_date("ml.user_values")}
             group by horizon_days
             """,
         ).iter_rows()

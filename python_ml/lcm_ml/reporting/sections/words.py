@@ -12,6 +12,7 @@ from lcm_ml.reporting.section import (
     cell,
     count,
     listed,
+    newest_date,
     rows_of,
     share,
     with_interval,
@@ -91,7 +92,7 @@ def _agreement(con: duckdb.DuckDBPyConnection) -> Table | None:
     rows = rows_of(
         con,
         "ml.text_metrics",
-        "select * from ml.text_metrics where as_of_date = (select max(as_of_date) from ml.text_metrics)",
+        f"select * from ml.text_metrics where as_of_date = {newest_date('ml.text_metrics')}",
     )
     if rows.is_empty():
         return None
