@@ -1,15 +1,18 @@
 """`lcm-ml cohorts`: how long users stay, by month and by channel, and when a silence means that they are gone."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
+
+    Tables = dict[str, pl.DataFrame]
+    Facts = dict[str, int]
 
 SHOWN_DAYS = (28, 84, 182, 364)
 SHOWN_SILENCES = (1, 7, 14, 28, 57, 85)
@@ -43,26 +46,22 @@ def run_cohorts(as_of: datetime | None, seed: int, advance: Advance) -> dict[str
     Raises:
         LcmError: when the marts cannot be read or the warehouse cannot be written.
     """
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.purchases import buyers_at, purchase_days_before
     from lcm_ml.insights.silences import hazards, silences
     from lcm_ml.insights.survival import durations, survival_curves, survival_tests
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("cohorts", {"as_of": as_of.date() if as_of else None}, seed)
-    scope: dict[str, Any] = {}
-    facts: dict[str, Any] = {}
+    run = Run("cohorts", {}, seed)
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> "dict[str, pl.DataFrame]":
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[Tables, tuple[Tables, Facts]]":
         import polars as pl
 
         advance("reading", 0.0)
         known = built_settings(con)
-        day = resolve_as_of(con, as_of.date() if as_of else None)
         smallest, horizon = int(known["min_group_size"]), int(known["churn_horizon_days"])
         quiet, users = silences(purchase_days_before(con, day), day), buyers_at(con, day)
-        scope["as_of_date"] = day
-        facts.update(users=users.height, horizon_days=horizon, min_group_size=smallest)
+        facts = {"users": users.height, "horizon_days": horizon, "min_group_size": smallest}
         advance("hazards", 0.3)
         hazard = hazards(quiet, horizon, smallest, seed).with_columns(horizon_days=pl.lit(horizon, pl.Int32))
         advance("curves", 0.6)
@@ -73,19 +72,18 @@ def run_cohorts(as_of: datetime | None, seed: int, advance: Advance) -> dict[str
             "purchase_hazards": hazard,
         }
         advance("writing", 0.95)
-        stamp = {"as_of_date": pl.lit(day, pl.Date), "run_id": pl.lit(run.run_id)}
-        return {name: frame.with_columns(**stamp) for name, frame in tables.items()}
+        return tables, (tables, facts)
 
-    tables = run_capability(run, compute, notify, scope)
+    day, (tables, facts) = run_capability(run, as_of, compute, notify)
     curves, hazard = tables["survival_curves"], tables["purchase_hazards"]
     return {
         "run_id": run.run_id,
-        "as_of_date": scope["as_of_date"],
+        "as_of_date": day,
         **facts,
         "curves": _told(curves),
-        "tests": tables["survival_tests"].drop("as_of_date", "run_id").to_dicts(),
-        "hazards": hazard.drop("as_of_date", "run_id").to_dicts(),
-        "rows": {name: tables[name].height for name in ("survival_curves", "survival_tests", "purchase_hazards")},
+        "tests": tables["survival_tests"].to_dicts(),
+        "hazards": hazard.to_dicts(),
+        "rows": {name: rows.height for name, rows in tables.items()},
         "note": None if facts["users"] else "nobody had purchased before this date: the tables are empty for it",
     }
 
@@ -114,7 +112,7 @@ def _show(result: dict[str, Any]) -> None:
             table.add_column(f"{days} days", justify="right")
         rows = [row for row in result["curves"] if row["curve"] == curve and row["dimension"] != "cohort_month"]
         for level in dict.fromkeys(row["level"] for row in rows):
-            cells = {row["days"]: _interval(row, "survival") for row in rows if row["level"] == level}
+            cells = {row["days"]: with_interval(row, ".1%", "survival") for row in rows if row["level"] == level}
             table.add_row(level, *(cells.get(days, "-") for days in SHOWN_DAYS))
         out.print(table)
     table = Table(title="chance of a purchase by days since the last one", title_justify="left")
@@ -125,8 +123,8 @@ def _show(result: dict[str, Any]) -> None:
             back = {"value": row["probability_back"], "ci_low": row["back_ci_low"], "ci_high": row["back_ci_high"]}
             table.add_row(
                 str(row["days_since_last_purchase"]),
-                _interval(row, "hazard"),
-                _interval(back, "value"),
+                with_interval(row, ".1%", "hazard"),
+                with_interval(back, ".1%"),
                 f"{row['at_risk']:,}",
             )
     out.print(table)
@@ -137,10 +135,3 @@ def _show(result: dict[str, Any]) -> None:
             f"for all pairs {row['p_value_adjusted']:.3f}"
         )
     out.print("retention by month and channel: marts.cohort_retention; the charts: `lcm-ml report`")
-
-
-def _interval(row: dict[str, Any], value: str) -> str:
-    if row[value] is None:
-        return "-"
-    text = f"{row[value]:.1%}"
-    return text if row["ci_low"] is None else f"{text} ({row['ci_low']:.1%} to {row['ci_high']:.1%})"

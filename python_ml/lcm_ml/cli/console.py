@@ -49,6 +49,16 @@ def emit(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]],
         show(result)
 
 
+def with_interval(figure: dict[str, Any] | None, form: str = ".3f", value: str = "value") -> str:
+    """A figure with its 95 % interval (ci_low, ci_high), where it has one; - where there is no figure."""
+    if figure is None or figure[value] is None:
+        return "-"
+    text = f"{figure[value]:{form}}"
+    if figure["ci_low"] is None:
+        return text
+    return f"{text} ({figure['ci_low']:{form}} to {figure['ci_high']:{form}})"
+
+
 @contextmanager
 def command(as_json: bool = False) -> Iterator[None]:
     """Turn what goes wrong in the block into one message and an exit code: 1 failed, 2 wrong use."""

@@ -79,14 +79,14 @@ def _analyse(experiment: "Experiment", day: date, touches: str | None, triggered
     from lcm_ml.decisions.experiments.analysis import analyse
     from lcm_ml.decisions.experiments.verdicts import FINAL
     from lcm_ml.frames import experiments as frames
-    from lcm_ml.frames.frame import built_settings
-    from lcm_ml.registry.runs import Run, run_capability
+    from lcm_ml.frames.frame import built_settings, inputs_fingerprint
+    from lcm_ml.registry.runs import Run, failure_recorded, record
+    from lcm_ml.warehouse.connection import connect
 
     run = Run("experiment", {"action": "analyse", "experiment_id": experiment.experiment_id, "triggered": triggered})
     scope = {"experiment_id": experiment.experiment_id, "as_of_date": day}
-    made: list[Analysis] = []
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, pl.DataFrame]:
+    def analysed(con: "duckdb.DuckDBPyConnection") -> "Analysis":
         if touches is None:
             users = frames.assigned(con, experiment.experiment_id).filter(pl.col("assigned_on") < day)
             past = frames.looks_so_far(con, experiment.experiment_id)
@@ -96,17 +96,21 @@ def _analyse(experiment: "Experiment", day: date, touches: str | None, triggered
         if triggered:
             users = users.join(days.filter(pl.col("day") >= 0), on="user_id", how="semi")
         smallest = int(built_settings(con)["min_group_size"])
-        found = analyse(experiment, users, days, day, past, smallest)
-        made.append(found)
-        stamped = found.rows.with_columns(
-            experiment_id=pl.lit(experiment.experiment_id), as_of_date=pl.lit(day), run_id=pl.lit(run.run_id)
-        )
+        return analyse(experiment, users, days, day, past, smallest)
+
+    # Not run_capability: a look may fall on any day, on the grid or not.
+    with failure_recorded(run, notify):
+        with connect(read_only=True, notify=notify) as con:
+            found = analysed(con)
+            run.data_fingerprint = inputs_fingerprint(con, day)
+        stamp = {name: pl.lit(value) for name, value in {**scope, "run_id": run.run_id}.items()}
         is_over = experiment.status == "running" and found.verdict in FINAL
         after = replace(experiment, status="finished") if is_over else experiment
-        return {"experiments": after.row(experiment.starts_on, run.run_id), "experiment_results": stamped}
-
-    run_capability(run, compute, notify, scope)
-    found = made[0]
+        rows = {
+            "experiments": after.row(experiment.starts_on, run.run_id),
+            "experiment_results": found.rows.with_columns(**stamp),
+        }
+        record(run, lambda _: rows, notify, scope)
     return {
         "experiment_id": experiment.experiment_id,
         "run_id": run.run_id,

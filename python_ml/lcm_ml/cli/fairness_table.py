@@ -6,8 +6,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lcm_ml.cli.console import out
+from lcm_ml.cli.console import out, with_interval
 
+FORM = ",.3f"
 TITLES = {
     "base_rate": "base rate",
     "mean_probability": "mean probability",
@@ -64,7 +65,7 @@ def _show_audit(found: dict[str, Any], title: str) -> None:
         out.print("  fewer than two groups can be shown: no gaps to measure")
     within = []
     for gap in found["gaps"]:
-        told = f"{TITLES[gap['metric']]} {_figure(gap)}"
+        told = f"{TITLES[gap['metric']]} {with_interval(gap, FORM)}"
         if gap["p_value"] is not None:
             widest = [gap["high"], gap["low"]]
             pair = "" if gap["pair"] == widest else f" for {' against '.join(gap['pair'])}"
@@ -91,19 +92,16 @@ def _group_table(found: dict[str, Any], title: str) -> Table:
     for header in ("users", *COLUMNS.values()):
         table.add_column(header, justify="right", no_wrap=True)
     for group in (found["everybody"], *found["groups"]):
-        cells = [_figure(group["figures"].get(metric), "\n") for metric in COLUMNS]
+        cells = [_cell(group["figures"].get(metric)) for metric in COLUMNS]
         table.add_row(escape(group["level"]), f"{group['users']:,}", *cells)
     return table
 
 
-def _figure(figure: dict[str, Any] | None, between: str = " ", digits: int = 3) -> str:
+def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "-"
-    value = f"{figure['value']:,.{digits}f}"
-    if figure["ci_low"] is None:
-        return value
-    low, high = (f"{figure[end]:,.{digits}f}" for end in ("ci_low", "ci_high"))
-    return f"{value}{between}{low}..{high}" if between == "\n" else f"{value} ({low} to {high})"
+    value = f"{figure['value']:{FORM}}"
+    return value if figure["ci_low"] is None else f"{value}\n{figure['ci_low']:{FORM}}..{figure['ci_high']:{FORM}}"
 
 
 def _show_mitigation(result: dict[str, Any]) -> None:
@@ -116,9 +114,10 @@ def _show_mitigation(result: dict[str, Any]) -> None:
         out.print(f"  threshold of {level}: {threshold:.3f}", markup=False)
     gaps = {gap["metric"]: gap for gap in after["gaps"]}
     for gap in before["gaps"]:
-        out.print(f"  gap in {TITLES[gap['metric']]}: {_figure(gap)} before, {_figure(gaps.get(gap['metric']))} after")
+        then, now = with_interval(gap, FORM), with_interval(gaps.get(gap["metric"]), FORM)
+        out.print(f"  gap in {TITLES[gap['metric']]}: {then} before, {now} after")
     for metric, cost in found["costs"].items():
         digits = 0 if metric.endswith("profit") else 4
-        without, with_it, change = (_figure(cost[part], digits=digits) for part in ("without", "with", "change"))
+        without, with_it, change = (with_interval(cost[part], f",.{digits}f") for part in ("without", "with", "change"))
         out.print(f"  {TITLES[metric]}, all users: {without} before, {with_it} after; change {change}")
     out.print("nothing is served from it; using a sensitive attribute to decide may be unlawful: see docs/fairness.md")

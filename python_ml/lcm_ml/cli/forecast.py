@@ -1,12 +1,12 @@
 """`lcm-ml forecast`: what to expect of revenue, orders, users and stages, and whether the newest days were unusual."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,41 +71,37 @@ def run_forecast(as_of: datetime | None, days: int, series: tuple[str, ...], adv
     from lcm_ml.decisions.forecast_models import is_installed
     from lcm_ml.decisions.forecasting import forecast_all
     from lcm_ml.decisions.series import shop_series
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.sales import sales_before, stages_before
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("forecast", {"as_of": as_of.date() if as_of else None, "days": days, "series": list(series)})
-    scope: dict[str, Any] = {}
-    told: dict[str, Any] = {"run_id": run.run_id}
+    run = Run("forecast", {"days": days, "series": list(series)})
 
-    def compute(con: Any) -> dict[str, "pl.DataFrame"]:
+    def compute(con: Any, day: date) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
         advance("reading", 0.0)
-        day = scope["as_of_date"] = resolve_as_of(con, as_of.date() if as_of else None)
         settling = int(built_settings(con)["churned_min_days"])
         known = shop_series(sales_before(con, day), stages_before(con, day, settling), day)
         chosen = [each for each in known if not series or _wanted(each.name) in series]
         made, short = forecast_all(chosen, days, lambda what, share: advance(what, 0.1 + 0.8 * share))
         unusual = [anomalies(each) for each in chosen if _wanted(each.name) != Wanted.stages]
         advance("writing", 0.95)
-        stamp = [pl.lit(run.run_id).alias("run_id"), pl.lit(day).alias("as_of_date")]
         parts = {
             "forecasts": [_named(each, each.rows) for each in made],
             "forecast_metrics": [_named(each, each.metrics) for each in made],
             "forecast_anomalies": unusual,
         }
-        found = {name: _stacked(name, rows, stamp) for name, rows in parts.items()}
-        told.update(
-            as_of_date=day,
-            days=days,
-            series=[_told(each) for each in made],
-            anomalies=found["forecast_anomalies"].drop("run_id", "as_of_date").to_dicts(),
-            notes=_notes(made, short, is_installed()),
-        )
-        return {name: _with_others(con, name, rows, day, series) for name, rows in found.items()}
+        found = {name: _stacked(rows) for name, rows in parts.items()}
+        told = {
+            "days": days,
+            "series": [_told(each) for each in made],
+            "anomalies": found["forecast_anomalies"].to_dicts(),
+            "notes": _notes(made, short, is_installed()),
+        }
+        this_run = {"run_id": run.run_id, "as_of_date": day}
+        return {name: _with_others(con, name, rows, this_run, series) for name, rows in found.items()}, told
 
-    run_capability(run, compute, notify, scope)
-    return told
+    day, told = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, "as_of_date": day, **told}
 
 
 def _wanted(name: str) -> str:
@@ -118,18 +114,16 @@ def _named(found: "Forecast", rows: "pl.DataFrame") -> "pl.DataFrame":
     return rows.with_columns(series=pl.lit(found.series.name), grain=pl.lit(found.series.grain))
 
 
-def _stacked(table: str, parts: "list[pl.DataFrame]", stamp: "list[pl.Expr]") -> "pl.DataFrame":
+def _stacked(parts: "list[pl.DataFrame]") -> "pl.DataFrame":
     import polars as pl
 
-    from lcm_ml.warehouse.contracts import tables
-
     full = [part for part in parts if part.height]
-    if not full:
-        return pl.DataFrame(schema=tables("ml")[table].column_names)
-    return pl.concat(full, how="vertical_relaxed").with_columns(stamp)
+    return pl.concat(full, how="vertical_relaxed") if full else pl.DataFrame()
 
 
-def _with_others(con: Any, table: str, rows: "pl.DataFrame", day: Any, series: tuple[str, ...]) -> "pl.DataFrame":
+def _with_others(
+    con: Any, table: str, rows: "pl.DataFrame", this_run: dict[str, Any], series: tuple[str, ...]
+) -> "pl.DataFrame":
     """The rows, and where not all series were asked for, what there is of the others: a date is written whole."""
     import polars as pl
 
@@ -138,12 +132,13 @@ def _with_others(con: Any, table: str, rows: "pl.DataFrame", day: Any, series: t
 
     if not series or not table_exists(con, "ml", table):
         return rows
-    before = read(con, f"select * from ml.{table} where as_of_date = $day", {"day": day})
+    before = read(con, f"select * from ml.{table} where as_of_date = $day", {"day": this_run["as_of_date"]})
     kind = pl.when(pl.col("series").str.starts_with("stage_")).then(pl.lit(Wanted.stages.value)).otherwise("series")
     others = before.filter(~kind.is_in(list(series)))
-    if rows.is_empty():
-        return others
-    return pl.concat([others, rows.select(others.columns)], how="vertical_relaxed") if others.height else rows
+    if rows.is_empty() or others.is_empty():
+        return others if rows.is_empty() else rows
+    own = rows.with_columns(pl.lit(value).alias(name) for name, value in this_run.items())
+    return pl.concat([others, own.select(others.columns)], how="vertical_relaxed")
 
 
 def _told(found: "Forecast") -> dict[str, Any]:
@@ -202,10 +197,10 @@ def _show(result: dict[str, Any]) -> None:
                 each["grain"],
                 each["served"],
                 total,
-                _cell(own["mase"]),
-                _cell(naive["mase"]),
-                _cell(own["coverage_80"], ".0%"),
-                _cell(own["coverage_95"], ".0%"),
+                with_interval(own["mase"], ".2f"),
+                with_interval(naive["mase"], ".2f"),
+                with_interval(own["coverage_80"], ".0%"),
+                with_interval(own["coverage_95"], ".0%"),
             )
         out.print(table)
         out.print("MASE and coverage: on the newest past origins, which had no part in choosing the model")
@@ -219,9 +214,3 @@ def _show(result: dict[str, Any]) -> None:
         out.print("next: lcm-ml monitor raises alerts of them")
     for note in result["notes"]:
         out.print(f"note: {note}", markup=False)
-
-
-def _cell(figure: dict[str, Any], form: str = ".2f") -> str:
-    if figure["value"] is None:
-        return "-"
-    return f"{figure['value']:{form}} ({figure['ci_low']:{form}} to {figure['ci_high']:{form}})"

@@ -1,6 +1,6 @@
 """`lcm-ml paths`: ways through the shop, and the steps that come before churn or a second purchase."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -39,17 +39,14 @@ def run_paths(as_of: datetime | None, days: int | None, advance: Any) -> dict[st
     """
     import polars as pl
 
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.steps import gap_steps, session_steps
     from lcm_ml.insights.paths import frequent_paths, funnels, has_clicks, transitions
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("paths", {"as_of": as_of.date() if as_of else None, "days": days})
-    scope: dict[str, Any] = {}
-    told: dict[str, Any] = {"run_id": run.run_id}
+    run = Run("paths", {"days": days})
 
-    def compute(con: Any) -> dict[str, pl.DataFrame]:
-        day = resolve_as_of(con, as_of.date() if as_of else None)
+    def compute(con: Any, day: date) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
         settings = built_settings(con)
         window = int(settings["active_window_days"]) if days is None else days
         since = day - timedelta(days=window)
@@ -62,37 +59,31 @@ def run_paths(as_of: datetime | None, days: int | None, advance: Any) -> dict[st
         steps = steps if clicks else gap_steps(con, day, since)
         found, follows = frequent_paths(steps, purchases=clicks), transitions(steps)
         lifts, cohorts = _lifts(con, day, window, int(settings["churn_horizon_days"]), clicks, advance)
-        scope["as_of_date"] = day
-        stamp = [
-            pl.lit(day).alias("as_of_date"),
-            pl.lit(window, pl.Int32).alias("days"),
-            pl.lit(run.run_id).alias("run_id"),
-        ]
-        unit = pl.lit("session" if clicks else "user").alias("unit")
-        told.update(
-            as_of_date=day,
-            days=window,
-            unit="session" if clicks else "user",
-            trails=steps["trail"].n_unique(),
-            funnel=funnel.to_dicts(),
-            paths=found.head(SHOWN).to_dicts(),
-            transitions=follows.height,
-            outcomes=[
+        unit, length = pl.lit("session" if clicks else "user").alias("unit"), pl.lit(window, pl.Int32).alias("days")
+        told = {
+            "days": window,
+            "unit": "session" if clicks else "user",
+            "trails": steps["trail"].n_unique(),
+            "funnel": funnel.to_dicts(),
+            "paths": found.head(SHOWN).to_dicts(),
+            "transitions": follows.height,
+            "outcomes": [
                 {**cohort, "top": _top(lifts.filter(outcome=name, is_significant=True))}
                 for name, cohort in cohorts.items()
             ],
-            note=None if clicks else _no_clicks(steps.height),
-        )
-        advance("writing", 0.95)
-        return {
-            "session_funnels": funnel.with_columns(stamp),
-            "frequent_paths": found.with_columns(unit, *stamp),
-            "path_transitions": follows.with_columns(unit, *stamp),
-            "sequence_lifts": lifts.with_columns(stamp),
+            "note": None if clicks else _no_clicks(steps.height),
         }
+        advance("writing", 0.95)
+        tables = {
+            "session_funnels": funnel.with_columns(length),
+            "frequent_paths": found.with_columns(unit, length),
+            "path_transitions": follows.with_columns(unit, length),
+            "sequence_lifts": lifts.with_columns(length),
+        }
+        return tables, told
 
-    run_capability(run, compute, notify, scope)
-    return told
+    day, told = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, "as_of_date": day, **told}
 
 
 def _lifts(con: Any, day: Any, window: int, horizon: int, clicks: bool, advance: Any) -> Any:

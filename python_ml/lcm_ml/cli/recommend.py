@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,21 +59,17 @@ def run_recommend(
     """
     import polars as pl
 
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.interactions import purchases_between
     from lcm_ml.insights.recommend.lists import HYBRID
     from lcm_ml.insights.recommend.recommend import NO_RANKER, dated, evaluated, recommended, taught
     from lcm_ml.insights.recommend.settings import Settings
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("recommend", {"as_of": as_of.date() if as_of else None, "evaluate": evaluate}, seed)
-    scope: dict[str, Any] = {}
-    told: dict[str, Any] = {"evaluated_date": None, "users": 0, "notes": []}
+    run = Run("recommend", {"evaluate": evaluate}, seed)
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, pl.DataFrame]:
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
         settings = Settings.of(built_settings(con))
-        day = resolve_as_of(con, as_of.date() if as_of else None)
-        scope["as_of_date"] = day
         horizon = timedelta(days=settings.horizon_days)
 
         def at(when: date, is_over: bool) -> "Dated":
@@ -91,38 +87,26 @@ def run_recommend(
         del lesson
         advance("listing", 0.75)
         now = at(day, False)
-        told["notes"] = [*now.models.notes, *([NO_RANKER] if ranker is None else [])]
-        told["users"] = now.history.n_users
         lists = pl.concat(list(recommended(now, ranker, settings.count)))
-        told["examples"] = _examples(lists, now.history)
         advance("writing", 0.95)
-        found = {
-            "recommendations": lists.with_columns(
-                as_of_date=pl.lit(day), model_name=pl.lit(HYBRID), run_id=pl.lit(run.run_id)
-            )
-        }
+        tables = {"recommendations": lists.with_columns(model_name=pl.lit(HYBRID))}
         if figures is not None:
-            told["evaluated_date"] = before
-            found["recommendation_metrics"] = figures.with_columns(run_id=pl.lit(run.run_id), as_of_date=pl.lit(before))
-        return found
+            tables["recommendation_metrics"] = figures.with_columns(as_of_date=pl.lit(before))
+        return tables, {
+            "users": now.history.n_users,
+            "users_with_a_list": lists["user_id"].n_unique(),
+            "recommendations": lists.height,
+            "cold_start_users": lists.filter("is_cold_start")["user_id"].n_unique(),
+            "repeat_share": lists["is_repeat"].mean(),
+            "sources": dict(sorted(lists["source"].value_counts().iter_rows())),
+            "examples": _examples(lists, now.history),
+            "evaluated_date": before if figures is not None else None,
+            "metrics": figures.to_dicts() if figures is not None else [],
+            "note": "; ".join([*now.models.notes, *([NO_RANKER] if ranker is None else [])]) or None,
+        }
 
-    written = run_capability(run, compute, notify, scope)
-    lists = written["recommendations"]
-    figures = written.get("recommendation_metrics")
-    return {
-        "run_id": run.run_id,
-        "as_of_date": scope["as_of_date"],
-        "users": told["users"],
-        "users_with_a_list": lists["user_id"].n_unique(),
-        "recommendations": lists.height,
-        "cold_start_users": lists.filter("is_cold_start")["user_id"].n_unique(),
-        "repeat_share": lists["is_repeat"].mean(),
-        "sources": dict(sorted(lists["source"].value_counts().iter_rows())),
-        "examples": told["examples"],
-        "evaluated_date": told["evaluated_date"],
-        "metrics": figures.drop("run_id", "as_of_date").to_dicts() if figures is not None else [],
-        "note": "; ".join(told["notes"]) or None,
-    }
+    day, told = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, "as_of_date": day, **told}
 
 
 def read_history(con: "duckdb.DuckDBPyConnection", as_of: date, settings: Any) -> "History":
@@ -173,15 +157,8 @@ def _show(result: dict[str, Any]) -> None:
     table = Table("model", *shown.values(), box=None)
     names = dict.fromkeys(name for name, _, _ in cells)
     for name in sorted(names, key=lambda name: -cells[name, "ndcg", 10]["value"]):
-        table.add_row(name, *(_cell(cells[name, metric, 10]) for metric in shown))
+        table.add_row(name, *(with_interval(cells[name, metric, 10]) for metric in shown))
     out.print(table)
     for row in result["metrics"]:
         if row["reference_name"] is not None and (row["metric"], row["k"]) == ("ndcg", 10):
-            out.print(f"{row['model_name']} less {row['reference_name']}, NDCG@10: {_cell(row)}")
-
-
-def _cell(row: dict[str, Any]) -> str:
-    if row["value"] is None:
-        return "-"
-    ends = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
-    return f"{row['value']:.3f}{ends}"
+            out.print(f"{row['model_name']} less {row['reference_name']}, NDCG@10: {with_interval(row)}")

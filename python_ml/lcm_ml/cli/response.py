@@ -1,11 +1,11 @@
 """`lcm-ml response`: who will respond to a campaign, and what touched users will spend."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +51,6 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
     import polars as pl
 
     from lcm_ml.decisions.response import respond
-    from lcm_ml.frames.frame import resolve_as_of
     from lcm_ml.frames.touches import (
         CONTROL,
         kinds_to_score,
@@ -62,26 +61,21 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
     )
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("response", {"as_of": as_of.date() if as_of else None, "days": days}, seed)
-    scope: dict[str, Any] = {}
-    kept: list[Responses] = []
+    run = Run("response", {"days": days}, seed)
 
-    def compute(con: Any) -> "dict[str, pl.DataFrame]":
+    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], Responses]":
         advance("reading", 0.0)
-        day = scope["as_of_date"] = resolve_as_of(con, as_of.date() if as_of else None)
         touched = touches_before(con, day).filter(pl.col("arm") != CONTROL)
         known = with_features(con, with_outcomes(con, touched, day, days), touched)
         users = with_features(con, known_users(con, day), touched)
         rows = users.join(kinds_to_score(touched, day), how="cross")
         found = respond(known, rows, days, seed, lambda what, share: advance(what, 0.1 + 0.85 * share))
-        kept.append(found)
-        return _tables(found, {"run_id": run.run_id, "as_of_date": day, "horizon_days": days})
+        return _tables(found, days), found
 
-    run_capability(run, compute, notify, scope)
-    found = kept[0]
+    day, found = run_capability(run, as_of, compute, notify)
     return {
         "run_id": run.run_id,
-        "as_of_date": scope["as_of_date"],
+        "as_of_date": day,
         "days": days,
         **found.about,
         "chosen": found.chosen,
@@ -91,22 +85,17 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
     }
 
 
-def _tables(found: "Responses", same: dict[str, Any]) -> "dict[str, pl.DataFrame]":
+def _tables(found: "Responses", days: int) -> "dict[str, pl.DataFrame]":
     import polars as pl
 
     if found.note:
-        from lcm_ml.warehouse.contracts import tables
-
-        return {
-            name: pl.DataFrame(schema=tables("ml")[name].column_names)
-            for name in ("response_metrics", "response_scores")
-        }
-    keys = [pl.lit(value).alias(name) for name, value in same.items()]
+        return {"response_metrics": pl.DataFrame(), "response_scores": pl.DataFrame()}
     models = {"model_name": found.chosen["response"], "spend_model_name": found.chosen["spend"]}
     named = [pl.lit(value).alias(name) for name, value in models.items()]
+    horizon = pl.lit(days).alias("horizon_days")
     return {
-        "response_metrics": found.metrics.with_columns(keys),
-        "response_scores": found.scores.with_columns(*keys, *named),
+        "response_metrics": found.metrics.with_columns(horizon),
+        "response_scores": found.scores.with_columns(horizon, *named),
     }
 
 
@@ -133,9 +122,4 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    if row["value"] is None:
-        return "-"
-    digits = ".3f" if abs(row["value"]) < 10 else ".1f"
-    if row["ci_low"] is None:
-        return f"{row['value']:{digits}}"
-    return f"{row['value']:{digits}} ({row['ci_low']:{digits}} to {row['ci_high']:{digits}})"
+    return with_interval(row, ".3f" if abs(row["value"] or 0) < 10 else ".1f")

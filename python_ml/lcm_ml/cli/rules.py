@@ -1,11 +1,14 @@
 """`lcm-ml rules`: what is bought together more often than chance."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LEVELS = ("category", "product")
 SHOWN = 10
@@ -61,47 +64,35 @@ def run_rules(
 def _run_level(
     as_of: datetime | None, level: str, min_support: float | None, min_confidence: float, max_size: int
 ) -> dict[str, Any]:
-    import polars as pl
-
     from lcm_ml.frames.baskets import baskets_before, item_names
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.insights.itemsets import frequent_sets
     from lcm_ml.insights.rules import itemset_rows, rule_rows
     from lcm_ml.registry.runs import Run, run_capability
 
     wanted = {"level": level, "min_support": min_support, "min_confidence": min_confidence, "max_size": max_size}
-    run = Run("rules", {"as_of": as_of.date() if as_of else None, **wanted})
-    scope: dict[str, Any] = {"level": level}
-    told: dict[str, Any] = {"level": level, "run_id": run.run_id}
+    run = Run("rules", wanted)
 
-    def compute(con: Any) -> dict[str, pl.DataFrame]:
-        day = resolve_as_of(con, as_of.date() if as_of else None)
+    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], dict[str, Any]]":
         limits = built_settings(con)["rules_min_support"]
         support = float(limits[level]) if min_support is None else min_support
         sets = frequent_sets(baskets_before(con, day, level), support, max_size)
         names = item_names(con, level, sets.items)
-        keys = {"as_of_date": day, "level": level, "run_id": run.run_id}
-        stamp = [pl.lit(value).alias(name) for name, value in keys.items()]
         rows = rule_rows(sets, names, min_confidence)
-        scope["as_of_date"] = day
-        told.update(
-            as_of_date=day,
-            baskets=sets.baskets,
-            min_support=support,
-            min_baskets=sets.min_baskets,
-            itemsets=len(sets.counts),
-            tests=sum(size * tried for size, tried in sets.candidates.items()),
-            rules=rows.height,
-            top=rows.unique("consequent", keep="first", maintain_order=True).head(SHOWN).to_dicts(),
-            note=_note(sets.baskets, sets.min_baskets, rows.height, level),
-        )
-        return {
-            "frequent_itemsets": itemset_rows(sets, names).with_columns(stamp),
-            "association_rules": rows.with_columns(stamp),
+        told = {
+            "baskets": sets.baskets,
+            "min_support": support,
+            "min_baskets": sets.min_baskets,
+            "itemsets": len(sets.counts),
+            "tests": sum(size * tried for size, tried in sets.candidates.items()),
+            "rules": rows.height,
+            "top": rows.unique("consequent", keep="first", maintain_order=True).head(SHOWN).to_dicts(),
+            "note": _note(sets.baskets, sets.min_baskets, rows.height, level),
         }
+        return {"frequent_itemsets": itemset_rows(sets, names), "association_rules": rows}, told
 
-    run_capability(run, compute, notify, scope)
-    return told
+    day, told = run_capability(run, as_of, compute, notify, level=level)
+    return {"level": level, "run_id": run.run_id, "as_of_date": day, **told}
 
 
 def _note(baskets: int, least: int, rules: int, level: str) -> str | None:

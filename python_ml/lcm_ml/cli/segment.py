@@ -102,14 +102,12 @@ def _run(as_of: datetime | None, options: "Options", advance: Advance) -> "tuple
         segments_at,
         segments_before,
     )
-    from lcm_ml.frames.frame import resolve_as_of
     from lcm_ml.insights.segments.segmentation import segment
     from lcm_ml.registry.runs import Run, run_capability
 
     run = Run(
         "segment",
         {
-            "as_of": as_of.date() if as_of else None,
             "method": options.method,
             "clusters": options.clusters,
             "min_clusters": options.least,
@@ -117,36 +115,24 @@ def _run(as_of: datetime | None, options: "Options", advance: Advance) -> "tuple
         },
         options.seed,
     )
-    scope: dict[str, Any] = {"method": options.method}
-    kept: list[Segmentation] = []
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> "dict[str, pl.DataFrame]":
-        day = resolve_as_of(con, as_of.date() if as_of else None)
-        scope["as_of_date"] = day
+    def compute(con: "duckdb.DuckDBPyConnection", day: "date") -> "tuple[dict[str, pl.DataFrame], Segmentation]":
         before = segments_before(con, day, options.method)
         carried = segments_at(con, day, options.method) or before or segments_after(con, day, options.method)
         advance("clustering", 0.1)
         found = segment(behaviour_at(con, day), options, carried, before, highest_segment_id(con, options.method))
-        kept.append(found)
         advance("writing", 0.9)
-        return _tables(found, {"as_of_date": day, "method": options.method, "run_id": run.run_id})
+        tables = {
+            "user_segments": found.users,
+            "segment_profiles": found.profiles,
+            "segment_features": found.features,
+            "segment_choices": found.choices,
+            "segment_migrations": found.migrations,
+        }
+        return tables, found
 
-    run_capability(run, compute, notify, scope)
-    return scope["as_of_date"], kept[0], run.run_id
-
-
-def _tables(found: "Segmentation", same: dict[str, Any]) -> "dict[str, pl.DataFrame]":
-    import polars as pl
-
-    tables = {
-        "user_segments": found.users,
-        "segment_profiles": found.profiles,
-        "segment_features": found.features,
-        "segment_choices": found.choices,
-        "segment_migrations": found.migrations,
-    }
-    keys = [pl.lit(value).alias(name) for name, value in same.items()]
-    return {name: rows.with_columns(keys) for name, rows in tables.items()}
+    day, found = run_capability(run, as_of, compute, notify, method=options.method)
+    return day, found, run.run_id
 
 
 def _told(method: str, found: "Segmentation", run_id: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, out, progress
+from lcm_ml.cli.console import JsonOption, command, emit, out, progress, with_interval
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,18 +115,14 @@ def _show_figures(result: dict[str, Any]) -> None:
         table.add_column(name.replace("_", " "), justify="left" if name in ("on", "language", "model") else "right")
     for (where, language, model), figures in cells.items():
         n = next(iter(figures.values()))["n"]
-        table.add_row(where, language, model, f"{n:,}", *(_figure(figures.get(metric)) for metric in METRICS))
+        table.add_row(
+            where, language, model, f"{n:,}", *(with_interval(figures.get(metric), ".2f") for metric in METRICS)
+        )
     out.print(table)
     for where, language in sorted({(row["evaluated_on"], row["language"]) for row in result["confusion"]}):
         own = [row for row in result["confusion"] if (row["evaluated_on"], row["language"]) == (where, language)]
         _show_confusion(f"recognised, {where} ({language})", own)
     _show_notes(result)
-
-
-def _figure(row: dict[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "-"
-    return f"{row['value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
 
 
 def _show_confusion(title: str, rows: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lcm_ml.support.assistant import Assistant
+    from lcm_ml.support.evaluation import Measured
 
 QUESTIONS, ARTICLES = "tests/python/labelled_tickets.csv", "tests/python/labelled_articles.csv"
 
@@ -61,22 +62,18 @@ def run_triage(as_of: datetime | None = None, advance: Any = lambda *_: None) ->
     """
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("support triage", {"as_of": as_of.date() if as_of else None})
-    told: dict[str, Any] = {"run_id": run.run_id}
-    scope: dict[str, Any] = {}
+    run = Run("support triage", {})
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, "pl.DataFrame"]:
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, pl.DataFrame], dict[str, Any]]":
         import polars as pl
 
-        from lcm_ml.frames.frame import built_settings, resolve_as_of
+        from lcm_ml.frames.frame import built_settings
         from lcm_ml.frames.support import articles, standing, tickets_before
         from lcm_ml.support.assistant import build_assistant
         from lcm_ml.support.evaluation import WINDOW_DAYS
         from lcm_ml.support.triage import triage_rows
 
         advance("reading", 0.0)
-        day = resolve_as_of(con, as_of.date() if as_of else None)
-        scope["as_of_date"] = day
         settings = built_settings(con)
         tickets = tickets_before(con, day)
         recent = tickets.filter((pl.col("created_date") >= day - timedelta(days=WINDOW_DAYS)) | pl.col("is_open"))
@@ -97,15 +94,11 @@ def run_triage(as_of: datetime | None = None, advance: Any = lambda *_: None) ->
         waiting = _with_sentiment(con, found.filter("is_open"), day)
         ranked = triage_rows(waiting, standing(con, day), settings["triage_weights"], settings["intent_urgency"])
         names = ("ticket_id", "created_date", "language", "intent", "intent_probability", "is_labelled", "is_open")
-        told.update(_triage_told(day, tickets, found, ranked, knowledge))
-        same = {"as_of_date": pl.lit(day), "run_id": pl.lit(run.run_id)}
-        return {
-            "ticket_intents": found.select(names).with_columns(**same),
-            "ticket_triage": ranked.with_columns(**same),
-        }
+        tables = {"ticket_intents": found.select(names), "ticket_triage": ranked}
+        return tables, _triage_told(day, tickets, found, ranked, knowledge)
 
-    run_capability(run, compute, notify, scope)
-    return told
+    _, told = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, **told}
 
 
 def _is_labelled() -> "pl.Expr":
@@ -188,19 +181,12 @@ def run_evaluate(
     """
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("support evaluate", {"as_of": as_of.date() if as_of else None, "questions": questions})
-    told: dict[str, Any] = {"run_id": run.run_id}
-    scope: dict[str, Any] = {}
+    run = Run("support evaluate", {"questions": questions})
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, "pl.DataFrame"]:
-        import polars as pl
-
-        from lcm_ml.frames.frame import resolve_as_of
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, pl.DataFrame], Measured]":
         from lcm_ml.frames.support import articles, tickets_before
         from lcm_ml.support.evaluation import evaluate_held_out, evaluate_shop
 
-        day = resolve_as_of(con, as_of.date() if as_of else None)
-        scope["as_of_date"] = day
         asked = _labelled_file(questions, QUESTIONS, ("language", "intent", "article_id", "text"))
         knowledge = _labelled_file(articles_file, ARTICLES, ("article_id", "intent", "title", "body"))
         tickets = tickets_before(con, day)
@@ -208,20 +194,16 @@ def run_evaluate(
         measured = evaluate_held_out(asked, knowledge, tickets.filter(_is_labelled()))
         advance("the shop's tickets", 0.6)
         measured.add(evaluate_shop(tickets, articles(con), day))
-        told.update(
-            as_of_date=day,
-            metrics=measured.metrics.to_dicts(),
-            confusion=measured.confusion.to_dicts(),
-            notes=measured.notes,
-        )
-        same = {"as_of_date": pl.lit(day), "run_id": pl.lit(run.run_id)}
-        return {
-            "support_metrics": measured.metrics.with_columns(**same),
-            "support_confusion": measured.confusion.with_columns(**same),
-        }
+        return {"support_metrics": measured.metrics, "support_confusion": measured.confusion}, measured
 
-    run_capability(run, compute, notify, scope)
-    return told
+    day, measured = run_capability(run, as_of, compute, notify)
+    return {
+        "run_id": run.run_id,
+        "as_of_date": day,
+        "metrics": measured.metrics.to_dicts(),
+        "confusion": measured.confusion.to_dicts(),
+        "notes": measured.notes,
+    }
 
 
 def _labelled_file(path: Path | None, usual: str, columns: tuple[str, ...]) -> "pl.DataFrame":

@@ -1,12 +1,12 @@
 """`lcm-ml uplift`: what a campaign touch adds, user by user."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,7 +76,6 @@ def run_uplift(
         LcmError: when the marts cannot be read or the warehouse cannot be written.
     """
     from lcm_ml.decisions.uplift.uplifting import Wanted, uplift
-    from lcm_ml.frames.frame import resolve_as_of
     from lcm_ml.frames.touches import (
         kinds_to_score,
         known_users,
@@ -88,29 +87,24 @@ def run_uplift(
     from lcm_ml.registry.runs import Run, run_capability
 
     asked = {"outcome": outcome, "days": days, "controls": controls, "min_effect": min_effect}
-    run = Run("uplift", {"as_of": as_of.date() if as_of else None, **asked}, seed)
-    scope: dict[str, Any] = {}
-    kept: list[Uplift] = []
+    run = Run("uplift", dict(asked), seed)
 
-    def compute(con: Any) -> "dict[str, pl.DataFrame]":
+    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], Uplift]":
         advance("reading", 0.0)
-        day = scope["as_of_date"] = resolve_as_of(con, as_of.date() if as_of else None)
         history = touches_before(con, day)
         compared = with_untouched(con, history) if controls == Controls.untouched else history
         known = with_features(con, with_outcomes(con, compared, day, days), history)
         users = with_features(con, known_users(con, day), history)
         rows = users.join(kinds_to_score(history, day), how="cross")
         found = uplift(known, rows, Wanted(outcome, days, min_effect, seed), advance)
-        kept.append(found)
         advance("writing", 0.97)
-        return _tables(found, run.run_id, day, outcome, days)
+        return _tables(found, outcome, days), found
 
-    run_capability(run, compute, notify, scope)
-    found = kept[0]
+    day, found = run_capability(run, as_of, compute, notify)
     segments = found.scores["uplift_segment"].value_counts() if found.scores.height else None
     return {
         "run_id": run.run_id,
-        "as_of_date": scope["as_of_date"],
+        "as_of_date": day,
         **asked,
         **found.about,
         "learner": found.learner,
@@ -122,18 +116,13 @@ def run_uplift(
     }
 
 
-def _tables(found: "Uplift", run_id: str, day: Any, outcome: str, days: int) -> "dict[str, pl.DataFrame]":
+def _tables(found: "Uplift", outcome: str, days: int) -> "dict[str, pl.DataFrame]":
     import polars as pl
 
     from lcm_ml.warehouse.contracts import tables
 
-    same = {
-        "run_id": run_id,
-        "as_of_date": day,
-        "outcome": outcome,
-        "horizon_days": days,
-        "design": found.about.get("design"),
-    }
+    same = {"outcome": outcome, "horizon_days": days, "design": found.about.get("design")}
+    run = {"run_id", "as_of_date"}
     frames = {
         "uplift_metrics": found.metrics,
         "uplift_curves": found.curves,
@@ -142,14 +131,15 @@ def _tables(found: "Uplift", run_id: str, day: Any, outcome: str, days: int) -> 
     }
     made = {}
     for name, rows in frames.items():
-        columns = tables("ml")[name].column_names
         if rows.is_empty():
-            made[name] = pl.DataFrame(schema=columns)
+            made[name] = rows
             continue
         learner = {} if "learner" in rows.columns else {"learner": pl.lit(found.learner, pl.String)}
         stamped = rows.with_columns(**{key: pl.lit(value) for key, value in same.items()}, **learner)
         chosen = pl.col("learner").eq_missing(pl.lit(found.learner, pl.String)) & pl.col("learner").is_not_null()
-        made[name] = stamped.with_columns(is_chosen=chosen).select(columns)
+        made[name] = stamped.with_columns(is_chosen=chosen).select(
+            column for column in tables("ml")[name].column_names if column not in run
+        )
     return made
 
 
@@ -181,7 +171,5 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "-"
-    digits = ".2f" if row["metric"] == "calibration_slope" else ".4f" if abs(row["value"]) < 1 else ".2f"
-    return f"{row['value']:{digits}} ({row['ci_low']:{digits}} to {row['ci_high']:{digits}})"
+    small = row is not None and row["metric"] != "calibration_slope" and abs(row["value"] or 0) < 1
+    return with_interval(row, ".4f" if small else ".2f")

@@ -1,11 +1,11 @@
 """`lcm-ml value`: how much each user will purchase and spend, and what it is worth."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,27 +43,23 @@ def run_value(as_of: datetime | None, seed: int, advance: Advance) -> dict[str, 
     Raises:
         LcmError: when the marts cannot be read or the warehouse cannot be written.
     """
-    from lcm_ml.frames.frame import built_settings, resolve_as_of
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.purchase_history import PurchaseReader
     from lcm_ml.insights.value import HORIZONS
     from lcm_ml.insights.value_run import find_values, value_tables
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("value", {"as_of": as_of.date() if as_of else None}, seed)
-    scope: dict[str, Any] = {}
-    kept: list[Values] = []
+    run = Run("value", {}, seed)
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> "dict[str, pl.DataFrame]":
-        settings, moment = built_settings(con), resolve_as_of(con, as_of.date() if as_of else None)
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, pl.DataFrame], Values]":
+        settings = built_settings(con)
         reader = PurchaseReader(con, HORIZONS, settings["non_model_features"])
-        found = find_values(reader, moment, float(settings["value_discount_rate"]), seed, advance)
-        kept.append(found)
-        scope["as_of_date"] = found.as_of
+        found = find_values(reader, day, float(settings["value_discount_rate"]), seed, advance)
         advance("writing", 0.9)
-        return value_tables(found, run.run_id)
+        return value_tables(found), found
 
-    run_capability(run, compute, notify, scope)
-    return {"run_id": run.run_id, **_told(kept[0])}
+    _, found = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, **_told(found)}
 
 
 def _told(found: "Values") -> dict[str, Any]:
@@ -126,10 +122,10 @@ def _show(result: dict[str, Any]) -> None:
         for name, figures in horizon["figures"].items():
             table.add_row(
                 TITLES[name],
-                _cell(figures["total_ratio"]),
-                _cell(figures["spearman"]),
-                _cell(figures["mae"], ".2f"),
-                _cell(figures["coverage_80"], ".1%") if "coverage_80" in figures else "-",
+                with_interval(figures["total_ratio"]),
+                with_interval(figures["spearman"]),
+                with_interval(figures["mae"], ".2f"),
+                with_interval(figures.get("coverage_80"), ".1%"),
             )
         out.print(f"expected at {horizon['evaluated_at']} of {horizon['evaluated_users']:,} users, out of time")
         out.print(table)
@@ -142,12 +138,3 @@ def _show(result: dict[str, Any]) -> None:
         out.print(f"refunds are not subtracted: they were {result['refunded_share']:.1%} of what was purchased")
     for note in result["notes"]:
         out.print(f"note: {note}", markup=False)
-
-
-def _cell(figure: dict[str, Any], form: str = ".3f") -> str:
-    if figure["value"] is None:
-        return "-"
-    low, high = figure["ci_low"], figure["ci_high"]
-    return (
-        f"{figure['value']:{form}} ({low:{form}} to {high:{form}})" if low is not None else f"{figure['value']:{form}}"
-    )

@@ -1,6 +1,6 @@
 """`lcm-ml words`: how users sound in reviews and tickets, and what they write about."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,22 +52,17 @@ def run_words(
     """
     from lcm_ml.registry.runs import Run, run_capability
 
-    run = Run("words", {"as_of": as_of.date() if as_of else None, "window": window, "topics": topics, "again": again})
-    told: dict[str, Any] = {"run_id": run.run_id}
-    scope: dict[str, Any] = {}
+    run = Run("words", {"window": window, "topics": topics, "again": again})
 
-    def compute(con: "duckdb.DuckDBPyConnection") -> dict[str, "pl.DataFrame"]:
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, pl.DataFrame], dict[str, Any]]":
         import polars as pl
 
         from lcm_ml.frames.events import texts_before
-        from lcm_ml.frames.frame import resolve_as_of
         from lcm_ml.insights.words.judging import judge
         from lcm_ml.insights.words.language import plain_texts
         from lcm_ml.insights.words.tables import product_rows, topic_rows
 
         advance("reading", 0.0)
-        day = resolve_as_of(con, as_of.date() if as_of else None)
-        scope["as_of_date"] = day
         texts = plain_texts(texts_before(con, day))
         stored, known = _stored(con, day)
         since = day - timedelta(days=window)
@@ -79,18 +74,16 @@ def run_words(
         everything = pl.concat([judged, kept.select(judged.columns)])
         by_topic = topic_rows(judged, texts.select("text_id", "intent"), found.topics, since)
         by_product = product_rows(everything, texts.select("text_id", "product_id", "rating"), day)
-        told.update(_told(day, window, texts, judged, by_topic, found.metrics, by_product))
         tables = {
             "text_sentiments": judged,
             "text_topics": by_topic,
             "text_metrics": found.metrics,
             "product_sentiments": by_product,
         }
-        same = {"as_of_date": pl.lit(day), "run_id": pl.lit(run.run_id)}
-        return {name: rows.with_columns(**same) for name, rows in tables.items()}
+        return tables, _told(day, window, texts, judged, by_topic, found.metrics, by_product)
 
-    run_capability(run, compute, notify, scope)
-    return told
+    _, told = run_capability(run, as_of, compute, notify)
+    return {"run_id": run.run_id, **told}
 
 
 def _stored(con: "duckdb.DuckDBPyConnection", day: Any) -> tuple["pl.DataFrame", "pl.DataFrame"]:

@@ -11,7 +11,6 @@ from lcm_ml.frames.splits import observed_before
 from lcm_ml.insights import purchase_model, spend_trees, value
 from lcm_ml.insights.purchase_model import PurchaseModel, fit_purchase_model
 from lcm_ml.insights.value_evaluation import by_decile, evaluate, served_model
-from lcm_ml.warehouse.contracts import tables
 
 TABLES = ("user_values", "user_lifetime_values", "value_metrics", "value_deciles")
 PAST_DATES = 6
@@ -136,27 +135,25 @@ def _with_note(judged: Judged, note: str) -> Judged:
     return Judged(judged.horizon_days, judged.evaluated_at, judged.figures, judged.deciles, judged.served, (note,))
 
 
-def value_tables(found: Values, run_id: str) -> dict[str, pl.DataFrame]:
-    """The rows of ml.user_values, user_lifetime_values, value_metrics and value_deciles."""
-    run = pl.lit(run_id).alias("run_id")
+def value_tables(found: Values) -> dict[str, pl.DataFrame]:
+    """The rows of ml.user_values, user_lifetime_values, value_metrics and value_deciles, without their run_id."""
     if found.model is None:
-        return {name: pl.DataFrame(schema=tables("ml")[name].column_names) for name in TABLES}
+        return {name: pl.DataFrame() for name in TABLES}
     constants = {"discount_rate": found.discount_rate, "horizon_months": purchase_model.LIFETIME_MONTHS}
     return {
-        "user_values": found.values.with_columns(run),
+        "user_values": found.values,
         "user_lifetime_values": found.lifetime.with_columns(
-            run, *(pl.lit(constant).alias(name) for name, constant in constants.items())
+            pl.lit(constant).alias(name) for name, constant in constants.items()
         ),
-        "value_metrics": _dated([(judged, judged.figures) for judged in found.judged], run),
-        "value_deciles": _dated([(judged, judged.deciles) for judged in found.judged], run),
+        "value_metrics": _dated([(judged, judged.figures) for judged in found.judged]),
+        "value_deciles": _dated([(judged, judged.deciles) for judged in found.judged]),
     }
 
 
-def _dated(parts: list[tuple[Judged, pl.DataFrame]], run: pl.Expr) -> pl.DataFrame:
+def _dated(parts: list[tuple[Judged, pl.DataFrame]]) -> pl.DataFrame:
     return pl.concat(
         [
             rows.with_columns(
-                run,
                 pl.lit(judged.evaluated_at, pl.Date).alias("as_of_date"),
                 pl.lit(judged.horizon_days, pl.Int32).alias("horizon_days"),
             )

@@ -5,17 +5,19 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
 
 import duckdb
 import polars as pl
 
 from lcm_ml.errors import LcmError, UsageError
-from lcm_ml.frames.frame import inputs_fingerprint
+from lcm_ml.frames.frame import inputs_fingerprint, resolve_as_of
 from lcm_ml.warehouse import writer
 from lcm_ml.warehouse.connection import Notify, connect, transaction, writer_lock
 from lcm_ml.warehouse.contracts import tables
+
+Found = TypeVar("Found")
 
 
 def utc_now() -> datetime:
@@ -94,30 +96,47 @@ def record(
 
 def run_capability(
     run: Run,
-    compute: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]],
+    as_of: date | None,
+    compute: Callable[[duckdb.DuckDBPyConnection, date], tuple[dict[str, pl.DataFrame], Found]],
     notify: Notify,
-    scope: Mapping[str, Any] | None = None,
-) -> dict[str, pl.DataFrame]:
+    **scope: str,
+) -> tuple[date, Found]:
     """Read, compute and write, as every capability does: one transaction at the end, a failed run on record.
 
     Args:
-        run: the run.
-        compute: given a read-only connection, the rows of each ml table.
+        run: the run; its parameters get as_of.
+        as_of: one of marts.as_of_dates; the end of the data where None.
+        compute: given a read-only connection and the as_of_date, the rows of each ml table and what else was found.
+            as_of_date, run_id and the columns of `scope` are filled in where rows lack them; a frame without rows
+            need not have any column.
         notify: told when another process has to be waited for.
-        scope: as in `record`. It is looked at after `compute`, which may fill it.
+        scope: as in `record`, besides as_of_date.
 
     Returns:
-        What was written.
+        The as_of_date, and what else was found.
 
     Raises:
-        LcmError: from `compute`, or when the warehouse cannot be written; nothing was.
+        LcmError: when `as_of` is no as_of_date, from `compute`, or when the warehouse cannot be written; nothing was.
     """
+    asked = as_of.date() if isinstance(as_of, datetime) else as_of
+    run.parameters = {"as_of": asked, **run.parameters}
     with failure_recorded(run, notify):
         with connect(read_only=True, notify=notify) as con:
-            found = compute(con)
-            if run.data_fingerprint is None and scope and "as_of_date" in scope:
-                run.data_fingerprint = inputs_fingerprint(con, scope["as_of_date"])
-        return record(run, lambda _: found, notify, scope)
+            day = resolve_as_of(con, asked)
+            tables_found, found = compute(con, day)
+            run.data_fingerprint = inputs_fingerprint(con, day)
+        within = {"as_of_date": day, **scope}
+        rows = {name: _filled_in(name, frame, {**within, "run_id": run.run_id}) for name, frame in tables_found.items()}
+        record(run, lambda _: rows, notify, within)
+    return day, found
+
+
+def _filled_in(table: str, frame: pl.DataFrame, values: Mapping[str, Any]) -> pl.DataFrame:
+    columns = tables("ml")[table].column_names
+    if frame.is_empty():
+        return pl.DataFrame(schema=columns)
+    lacking = [name for name in values if name in columns and name not in frame.columns]
+    return frame.with_columns(pl.lit(values[name]).alias(name) for name in lacking)
 
 
 @contextlib.contextmanager
