@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,10 +20,7 @@ SHOWN_TESTS = 5
 
 
 def cohorts(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     seed: Annotated[int, typer.Option(help="Of the resamples behind the hazard's intervals.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,11 +33,11 @@ def cohorts(
     """
     with command(as_json):
         with progress("cohorts", as_json) as advance:
-            result = run_cohorts(as_of, seed, advance)
+            result = run_cohorts(as_of, advance, seed)
         emit(result, as_json, _show)
 
 
-def run_cohorts(as_of: datetime | None, seed: int, advance: Advance) -> dict[str, Any]:
+def run_cohorts(as_of: datetime | None, advance: Advance, seed: int = 0) -> dict[str, Any]:
     """Read, compute, write, tell.
 
     Raises:

@@ -18,6 +18,11 @@ from lcm_ml.errors import LcmError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
+AsOfOption = Annotated[
+    datetime | None,
+    typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
+]
+
 Advance = Callable[[str, float], None]
 """Tells a progress bar what is under way and the share done, 0 to 1."""
 

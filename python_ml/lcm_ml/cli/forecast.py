@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,18 +26,16 @@ class Wanted(StrEnum):
 
 WORSE = 0.005
 """Of MASE: smaller differences from the seasonal naive are not told."""
+DAYS = 28
 NO_LIBRARY = "statsforecast is not installed, so that only plain models stand in: pip install 'lcm-ml[forecast]'"
 
 
 def forecast(
-    days: Annotated[int, typer.Option(help="Days ahead; whole weeks for weekly series.", min=7, max=182)] = 28,
+    days: Annotated[int, typer.Option(help="Days ahead; whole weeks for weekly series.", min=7, max=182)] = DAYS,
     series: Annotated[
         list[Wanted] | None, typer.Option(help="Again for several. Default: all. What was written of others stays.")
     ] = None,
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forecast revenue, orders and active users by day and week, and lifecycle stages by week, with intervals.
@@ -49,18 +47,20 @@ def forecast(
     """
     with command(as_json):
         with progress("forecast", as_json) as advance:
-            result = run_forecast(as_of, days, tuple(series or ()), advance)
+            result = run_forecast(as_of, advance, days, tuple(series or ()))
         emit(result, as_json, _show)
 
 
-def run_forecast(as_of: datetime | None, days: int, series: tuple[str, ...], advance: Any) -> dict[str, Any]:
+def run_forecast(
+    as_of: datetime | None, advance: Any, days: int = DAYS, series: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Read, forecast, measure, look for anomalies, write.
 
     Args:
         as_of: one of marts.as_of_dates; the end of the data where None.
+        advance: told what is under way.
         days: of the horizon.
         series: names of Wanted; all where empty.
-        advance: told what is under way.
 
     Raises:
         LcmError: when the marts cannot be read or the warehouse cannot be written.

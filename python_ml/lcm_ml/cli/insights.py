@@ -1,28 +1,25 @@
 """What `lcm-ml run` finds out about users once they are scored: the commands that the var insights names."""
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from lcm_ml.cli.console import Advance, notify
 from lcm_ml.errors import LcmError
 
-Runner = Callable[[Any, Advance], dict[str, Any]]
-
-# What a run of each is called in ml.model_runs, its module, imported when it runs, and its defaults.
-RUNNERS: dict[str, tuple[str, Runner]] = {
-    "segment": ("segment", lambda module, advance: module.run_segment(None, advance)),
-    "value": ("value", lambda module, advance: module.run_value(None, 0, advance)),
-    "recommend": ("recommend", lambda module, advance: module.run_recommend(None, advance)),
-    "rules": ("rules", lambda module, advance: module.run_rules(None, module.LEVELS, None, 0.1, 3, advance)),
-    "paths": ("paths", lambda module, advance: module.run_paths(None, None, advance)),
-    "words": ("words", lambda module, advance: module.run_words(advance=advance)),
-    "cohorts": ("cohorts", lambda module, advance: module.run_cohorts(None, 0, advance)),
-    "forecast": ("forecast", lambda module, advance: module.run_forecast(None, 28, (), advance)),
-    "response": ("response", lambda module, advance: module.run_response(None, advance)),
-    "uplift": ("uplift", lambda module, advance: module.run_uplift(None, advance)),
-    "experiment": ("experiment_analysis", lambda module, advance: module.run_experiment(None, advance)),
-    "support triage": ("support_runs", lambda module, advance: module.run_triage(None, advance)),
+# What a run of each is called in ml.model_runs, and its function, imported when it runs.
+RUNNERS = {
+    "segment": "segment:run_segment",
+    "value": "value:run_value",
+    "recommend": "recommend:run_recommend",
+    "rules": "rules:run_rules",
+    "paths": "paths:run_paths",
+    "words": "words:run_words",
+    "cohorts": "cohorts:run_cohorts",
+    "forecast": "forecast:run_forecast",
+    "response": "response:run_response",
+    "uplift": "uplift:run_uplift",
+    "experiment": "experiment_analysis:run_experiment",
+    "support triage": "support_runs:run_triage",
 }
 
 
@@ -53,9 +50,10 @@ def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for place, name in enumerate(due):
         advance(name, place / len(due))
-        module, run = RUNNERS[name]
+        module, function = RUNNERS[name].split(":")
+        run = getattr(importlib.import_module(f"lcm_ml.cli.{module}"), function)
         try:
-            done[name] = run(importlib.import_module(f"lcm_ml.cli.{module}"), lambda *_: None)
+            done[name] = run(None, lambda *_: None)
         except LcmError as error:
             failed[name] = error.message
     return {"done": done, "current": current, "failed": failed}

@@ -1,21 +1,18 @@
 """`lcm-ml monitor`: is the shop as it was, is the data whole, do the scores hold."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import AsOfOption, JsonOption, command, emit, notify, out, progress
 
 CRITICAL_EXIT = 3
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def monitor(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the shop, the features and the served scores with what they were, and raise alerts.

@@ -5,17 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import AsOfOption, JsonOption, command, emit, notify, out, progress
 
 SHOWN, SHOWN_OF_KIND = 8, 4
 OUTCOMES = {"churn": "churned", "second_purchase": "bought again"}
 
 
 def paths(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     days: Annotated[
         int | None, typer.Option(help="Days before it to look at. Default: the var active_window_days.", min=1)
     ] = None,
@@ -27,11 +24,11 @@ def paths(
     """
     with command(as_json):
         with progress("paths", as_json) as advance:
-            result = run_paths(as_of, days, advance)
+            result = run_paths(as_of, advance, days)
         emit(result, as_json, _show)
 
 
-def run_paths(as_of: datetime | None, days: int | None, advance: Any) -> dict[str, Any]:
+def run_paths(as_of: datetime | None, advance: Any, days: int | None = None) -> dict[str, Any]:
     """Read, count, compare, write.
 
     Raises:

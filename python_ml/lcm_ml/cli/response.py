@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,10 +22,7 @@ def response(
     days: Annotated[
         int, typer.Option(help="Responses and spend within so many days of the touch.", min=1, max=90)
     ] = 28,
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     seed: Annotated[int, typer.Option(help="Of models and resamples.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:

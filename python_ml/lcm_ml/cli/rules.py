@@ -5,20 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import AsOfOption, JsonOption, command, emit, notify, out, progress
 
 if TYPE_CHECKING:
     import polars as pl
 
 LEVELS = ("category", "product")
+MIN_CONFIDENCE, MAX_SIZE = 0.1, 3
 SHOWN = 10
 
 
 def rules(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     level: Annotated[
         Literal["category", "product"] | None, typer.Option(help="What the rules are about. Default: both.")
     ] = None,
@@ -26,8 +24,10 @@ def rules(
         float | None,
         typer.Option(help="Smallest share of baskets with a set. Default: the var rules_min_support.", min=0, max=1),
     ] = None,
-    min_confidence: Annotated[float, typer.Option(help="Smallest confidence of a rule.", min=0, max=1)] = 0.1,
-    max_size: Annotated[int, typer.Option(help="Items in a rule, both sides together.", min=2, max=5)] = 3,
+    min_confidence: Annotated[
+        float, typer.Option(help="Smallest confidence of a rule.", min=0, max=1)
+    ] = MIN_CONFIDENCE,
+    max_size: Annotated[int, typer.Option(help="Items in a rule, both sides together.", min=2, max=5)] = MAX_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Find sets of categories or products that are bought together, and the rules in them that chance does not explain.
@@ -37,17 +37,17 @@ def rules(
     with command(as_json):
         levels = (level,) if level else LEVELS
         with progress("rules", as_json) as advance:
-            result = run_rules(as_of, levels, min_support, min_confidence, max_size, advance)
+            result = run_rules(as_of, advance, levels, min_support, min_confidence, max_size)
         emit(result, as_json, _show)
 
 
 def run_rules(
     as_of: datetime | None,
-    levels: tuple[str, ...],
-    min_support: float | None,
-    min_confidence: float,
-    max_size: int,
     advance: Any,
+    levels: tuple[str, ...] = LEVELS,
+    min_support: float | None = None,
+    min_confidence: float = MIN_CONFIDENCE,
+    max_size: int = MAX_SIZE,
 ) -> dict[str, Any]:
     """Count, test, write, level by level; each level is a run of its own.
 

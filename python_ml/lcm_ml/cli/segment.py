@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress
 from lcm_ml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ Methods = Literal["kmeans", "ward", "both"]
 
 
 def segment(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     method: Annotated[Methods, typer.Option(help="k-means, Ward's hierarchical clustering, or both.")] = "kmeans",
     clusters: Annotated[int | None, typer.Option(help="So many segments. Default: chosen.", min=2, max=50)] = None,
     min_clusters: Annotated[int, typer.Option(help="Choose from so many segments ...", min=2, max=50)] = 3,

@@ -36,25 +36,16 @@ def run_ask(question: str, user_id: str | None = None) -> dict[str, Any]:
     Raises:
         LcmError: when the marts cannot be read.
     """
-    from dataclasses import asdict
-
     from lcm_ml.frames.support import facts_of
     from lcm_ml.warehouse.connection import connect
 
     with connect(read_only=True, notify=notify) as con:
         assistant = load_assistant(con)
         facts = facts_of(con, user_id) if user_id else None
-    answer = asdict(assistant.ask(question, facts))
-    written = answer.pop("written")
-    notes = []
-    if user_id and facts is None:
-        notes.append(f"no user {user_id!r} in serving.user_profiles: a general answer")
-    if not assistant.indexes:
-        notes.append("there are no articles: load kb_articles")
-    return {**answer, **written, "user_known": facts is not None, "notes": notes}
+    return assistant.ask_as_rows(question, user_id, facts)
 
 
-def run_triage(as_of: datetime | None = None, advance: Any = lambda *_: None) -> dict[str, Any]:
+def run_triage(as_of: datetime | None, advance: Any) -> dict[str, Any]:
     """Recognise tickets, rank the open ones and write both. A shop without tickets has empty tables and a note.
 
     Raises:

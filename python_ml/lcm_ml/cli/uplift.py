@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,10 +41,7 @@ def uplift(
     min_effect: Annotated[
         float | None, typer.Option(help="Worth a touch, in the outcome's unit. Default: 2 % of its usual size.", min=0)
     ] = None,
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     seed: Annotated[int, typer.Option(help="Of folds, trees and resamples.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:

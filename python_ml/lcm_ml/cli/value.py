@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
 
 if TYPE_CHECKING:
     import duckdb
@@ -17,10 +17,7 @@ TITLES = {"naive": "same as last period", "bg_nbd": "BG/NBD + Gamma-Gamma", "xgb
 
 
 def value(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     seed: Annotated[int, typer.Option(help="Of the trees, simulations and resamples.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,11 +30,11 @@ def value(
     """
     with command(as_json):
         with progress("value", as_json) as advance:
-            result = run_value(as_of, seed, advance)
+            result = run_value(as_of, advance, seed)
         emit(result, as_json, _show)
 
 
-def run_value(as_of: datetime | None, seed: int, advance: Advance) -> dict[str, Any]:
+def run_value(as_of: datetime | None, advance: Advance, seed: int = 0) -> dict[str, Any]:
     """Fit, evaluate, write, tell.
 
     Raises:

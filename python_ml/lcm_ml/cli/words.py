@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import AsOfOption, JsonOption, command, emit, notify, out, progress
 
 if TYPE_CHECKING:
     import duckdb
@@ -15,10 +15,7 @@ WINDOW_DAYS = 84
 
 
 def words(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
-    ] = None,
+    as_of: AsOfOption = None,
     window: Annotated[int, typer.Option(help="Topics are counted over so many days before.", min=7)] = WINDOW_DAYS,
     topics: Annotated[
         int | None, typer.Option(help="Topics of each language. Default: what describes the texts best.", min=2, max=50)
@@ -34,16 +31,16 @@ def words(
     """
     with command(as_json):
         with progress("words", as_json) as advance:
-            result = run_words(as_of, window, topics, again, advance)
+            result = run_words(as_of, advance, window, topics, again)
         emit(result, as_json, _show)
 
 
 def run_words(
-    as_of: datetime | None = None,
+    as_of: datetime | None,
+    advance: Any,
     window: int = WINDOW_DAYS,
     topics: int | None = None,
     again: bool = False,
-    advance: Any = lambda *_: None,
 ) -> dict[str, Any]:
     """Judge, sum up, write. A shop without texts has empty tables and a note.
 
