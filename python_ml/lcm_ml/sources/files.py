@@ -12,14 +12,21 @@ import duckdb
 from lcm_ml.errors import LcmError, UsageError
 from lcm_ml.sources.pseudonyms import HIDDEN, Pseudonyms, refuse_mixture, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
-from lcm_ml.sources.readers import ROW_NUMBER, Source, literal, open_source, quoted, reading
-from lcm_ml.warehouse.connection import Notify, first_row
+from lcm_ml.sources.readers import ROW_NUMBER, Field, Source, check_compressed, literal, open_source, reading
+from lcm_ml.warehouse.connection import Notify, first_row, translate
 from lcm_ml.warehouse.contracts import Column, Table, raw_inputs
 
 Advance = Callable[[str, float], None]
 
 # 2026-01-31 10:00:00+02:00, ...Z: a time of day followed by an offset.
 OFFSET = r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
+TIME_RANGE = "timestamp '0001-01-01' and timestamp '9999-12-31 23:59:59.999999'"
+"""What Python, Polars and Parquet readers hold too: infinity and the year 290000 are no times of a shop."""
+
+MALFORMED = "unreadable_row"
+NUMBERS = ("tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint",
+           "uhugeint", "float", "double", "decimal")  # fmt: skip
+PLAIN_TYPES = (*NUMBERS, "boolean", "date", "timestamp")
 EPOCH_SECONDS, EPOCH_MILLISECONDS = r"^\s*\d{10}\s*$", r"^\s*\d{13}\s*$"
 
 
@@ -47,6 +54,9 @@ class FileOptions:
         for named in (self.maps, self.constants):
             for table, columns in named.items():
                 _check_names(table, columns)
+        for table, columns in self.maps.items():
+            if both := sorted(columns.keys() & self.constants.get(table, {}).keys()):
+                raise UsageError(f"{table}.{both[0]} is given by --map and by --set", "leave one of them out")
         if self.timezone is not None:
             known = first_row(duckdb.connect(), "select 1 from pg_timezone_names() where name = ?", [self.timezone])
             if known is None:
@@ -100,6 +110,8 @@ def expand(patterns: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
+        if not pattern.strip() or "\0" in pattern:
+            raise LcmError(f"{pattern!r} is no path", "check the path")
         if Path(pattern).exists():
             found[Path(pattern)] = None
             continue
@@ -129,10 +141,11 @@ def load_files(
         LcmError: naming the file, its column and the next step; the warehouse is as it was then.
     """
     files = [(table, path) for table, given in patterns.items() for path in expand(given)]
+    # Who a visitor is must be known before its events come.
+    files.sort(key=lambda file: file[0] != "identities")
     described = {"files": [str(path) for _, path in files], **options.described}
     # A file that cannot be opened is told before anything is locked or dropped.
-    for _, path in files:
-        open_source(duckdb.connect(), path)
+    sources = {path: _open(path) for _, path in files}
     skipped: list[str] = []
     with raw_load("files", described, append=options.append, memory_notify=notify) as load:
         refuse_mixture(load.con, options.pseudonyms)
@@ -145,55 +158,76 @@ def load_files(
             if load.already_loaded(table_name, digest):
                 skipped.append(str(path))
                 continue
-            load.record(_load_file(load, raw_inputs()[table_name], path, digest, options))
+            load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
         return result_of(load, skipped)
 
 
-def _load_file(load: RawLoad, table: Table, path: Path, digest: str, options: FileOptions) -> FileOutcome:
+def _open(path: Path) -> Source:
+    try:
+        with duckdb.connect() as con:
+            source = open_source(con, path)
+    except duckdb.Error as error:
+        raise translate(error, path) from None
+    check_compressed(path)
+    return source
+
+
+def _load_file(load: RawLoad, table: Table, source: Source, digest: str, options: FileOptions) -> FileOutcome:
+    path = source.path
+    mapping = _mapping(table, source, options)
     with reading(path):
-        source = open_source(load.con, path)
-        mapping = _mapping(table, source, options)
         _stage(load.con, table, source, mapping, options)
         total, good = _counts(load.con, table, source, mapping, options)
+        forgotten = load.suppression.drop_staged(load.con, table) if load.suppression else (0, 0)
         _insert(load, table, path, options)
     return FileOutcome(
         table_name=table.name,
         source_file=str(path),
         content_hash=digest,
         rows_in=total,
-        rows_loaded=good,
-        rows_rejected=total - good,
-        unused_columns=sorted(set(source.columns) - set(mapping.values())),
+        rows_loaded=good - forgotten[0],
+        rows_rejected=total - good - forgotten[1],
+        rows_suppressed=sum(forgotten),
+        unused_columns=sorted({field.name for field in source.fields} - {field.name for field in mapping.values()}),
     )
 
 
-def _mapping(table: Table, source: Source, options: FileOptions) -> dict[str, str]:
+def _mapping(table: Table, source: Source, options: FileOptions) -> dict[str, Field]:
     """Contract column to the file's column.
 
     Raises:
-        LcmError: when a mapped or a required column is not in the file.
+        LcmError: when a mapped or a required column is not in the file, or is there more than once.
     """
-    have = ", ".join(source.columns)
-    by_lower = {name.lower(): name for name in source.columns}
+    have = _listed([field.name for field in source.fields])
     named = options.maps.get(table.name, {})
     constants = options.constants.get(table.name, {})
+    mapping: dict[str, Field] = {}
     for target, column in named.items():
-        if column not in source.columns:
+        found = source.field(column)
+        if found is None:
             raise LcmError(
                 f"{source.path} has no column {column!r}, which --map gives to {table.name}.{target}; it has: {have}",
                 "mend --map",
             )
-    mapping = dict(named)
+        if source.like(column).count(column) > 1:
+            raise LcmError(f"{source.path} has the column {column!r} more than once", "leave one of them in the file")
+        mapping[target] = found
     for contract in table.columns:
         name = contract.name
         if contract.lineage or name in mapping or name in constants:
             continue
-        if name in by_lower:
-            mapping[name] = by_lower[name]
+        alike = source.like(name)
+        if len(alike) > 1:
+            raise LcmError(
+                f"{source.path} has the column {name!r} of {table.name} more than once: {_listed(alike)}",
+                f"leave one of them in the file, or say which, e.g. --map {table.name}.{name}={alike[0]}",
+            )
+        if alike and (only := source.field(alike[0])):
+            mapping[name] = only
         elif contract.required and not (table.name == "events" and name == "event_id"):
             raise LcmError(
                 f"{source.path} has no column {name!r}, which {table.name} needs; it has: {have}",
-                f"name it, e.g. --map {table.name}.{name}={next(iter(source.columns))}, "
+                f"name it, e.g. --map {table.name}.{name}={source.fields[0].name[:50]}, "
                 f"or give all rows one value with --set {table.name}.{name}=...",
             )
     if options.pseudonyms:
@@ -201,7 +235,13 @@ def _mapping(table: Table, source: Source, options: FileOptions) -> dict[str, st
     return mapping
 
 
-def _refuse_plain_copies(table: Table, source: Source, mapping: dict[str, str]) -> None:
+def _listed(names: list[str]) -> str:
+    """Names for a message, which a broken header may make very long."""
+    shown = ", ".join(name[:50] for name in names[:30])
+    return shown if len(names) <= 30 else f"{shown} and {len(names) - 30:,} more"
+
+
+def _refuse_plain_copies(table: Table, source: Source, mapping: dict[str, Field]) -> None:
     """Refuse to load the user ids of a file once more under another name, where they would stay plain.
 
     Raises:
@@ -211,19 +251,20 @@ def _refuse_plain_copies(table: Table, source: Source, mapping: dict[str, str]) 
     for target, column in mapping.items():
         if column in ids and target not in user_columns(table):
             raise LcmError(
-                f"{source.path}: {column!r} goes to {table.name}.{ids[column]} and to {table.name}.{target}, where "
-                "--pseudonymise would leave it as it is",
+                f"{source.path}: {column.name!r} goes to {table.name}.{ids[column]} and to {table.name}.{target}, "
+                "where --pseudonymise would leave it as it is",
                 f"map another column to {table.name}.{target}, or none",
             )
 
 
 def _stage(
-    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, str], options: FileOptions
+    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, Field], options: FileOptions
 ) -> None:
     """Read the file once into a temporary table: cast values, the rule of the first that cannot be, row numbers."""
     constants = options.constants.get(table.name, {})
     hidden = dict.fromkeys(user_columns(table), options.pseudonyms.sql) if options.pseudonyms else {}
-    casts, unreadable = [], []
+    casts: list[str] = []
+    unreadable = [f"when {source.malformed} then '{MALFORMED}'"] if source.malformed else []
     for column in table.columns:
         if column.lineage:
             continue
@@ -232,14 +273,14 @@ def _stage(
         elif column.name not in mapping:
             cast = f"cast(null as {column.data_type})"
         else:
-            value, cast = _cast(source, mapping[column.name], column, options.timezone)
+            value, cast = _cast(mapping[column.name], column, options.timezone)
             if cast != value:
                 unreadable.append(f"when {value} is not null and {cast} is null then 'unreadable_{column.name}'")
         casts.append(f"{hidden[column.name](cast) if column.name in hidden else cast} as {column.name}")
     rule = f"case {' '.join(unreadable)} end" if unreadable else "cast(null as varchar)"
     mixed = ", ".join(
-        f"{_has_offset(source, mapping[name])} as {quoted('offset_' + name)}"
-        for name in _text_times(table, source, mapping)
+        f"regexp_matches({mapping[name].sql}, {literal(OFFSET)}) as offset_{name}"
+        for name in _text_times(table, mapping)
     )
     con.execute(
         f"create or replace temporary table staged_rows as "
@@ -249,7 +290,7 @@ def _stage(
     )
 
 
-def _original(table: Table, source: Source, mapping: dict[str, str], options: FileOptions) -> str:
+def _original(table: Table, source: Source, mapping: dict[str, Field], options: FileOptions) -> str:
     """SQL for the row as it was, as JSON text.
 
     With pseudonyms that is what the contract takes of it: a column that is not loaded might tell who the user is.
@@ -257,27 +298,28 @@ def _original(table: Table, source: Source, mapping: dict[str, str], options: Fi
     if not options.pseudonyms:
         return source.original
     ids = {mapping[name] for name in user_columns(table) if name in mapping}
-    values = {
-        name: options.pseudonyms.sql(f"cast({source.value(name)} as varchar)") if name in ids else source.value(name)
-        for name in dict.fromkeys(mapping.values())
-    }
-    fields = ", ".join(f"{quoted(name)} := cast({value} as varchar)" for name, value in values.items())
-    return f"cast(to_json(struct_pack({fields})) as varchar)"
+    pairs = []
+    for taken in dict.fromkeys(mapping.values()):
+        value = f"cast({taken.sql} as varchar)"
+        pairs.append(f"{literal(taken.name)}, {options.pseudonyms.sql(value) if taken in ids else value}")
+    return f"cast(json_object({', '.join(pairs)}) as varchar)"
 
 
-def _cast(source: Source, name: str, column: Column, timezone: str | None) -> tuple[str, str]:
+def _cast(field: Field, column: Column, timezone: str | None) -> tuple[str, str]:
     """The value as it is, and the value cast to the contract's type; both the same where no cast is needed."""
-    found = source.columns[name]
-    value = source.value(name)
-    if found == "varchar":
-        value = f"nullif({value}, '')"
-    if column.data_type == found and not (found == "timestamp" and timezone):
-        return value, value
-    if column.data_type == "timestamp":
-        return value, _cast_time(value, found, timezone)
+    found = field.data_type
+    value = f"nullif({field.sql}, '')" if found == "varchar" else field.sql
     if column.data_type == "varchar":
-        cast = f"cast({value} as varchar)"
-        return (value, value) if found == "varchar" else (cast, cast)
+        cast = value if found == "varchar" else f"cast({value} as varchar)"
+        return cast, cast
+    if found != "varchar" and (found.endswith("]") or not found.startswith(PLAIN_TYPES)):
+        # Lists, structs, times of day and the like: what their text says, or nothing.
+        found, value = "varchar", f"cast({value} as varchar)"
+    if column.data_type in ("timestamp", "date"):
+        time = _cast_time(value, found, timezone if column.data_type == "timestamp" else None)
+        return value, f"cast(case when {time} between {TIME_RANGE} then {time} end as {column.data_type})"
+    if column.data_type == found:
+        return value, value
     if found in ("double", "float"):
         # Nothing but a number is one: decimals know no NaN.
         return value, f"try_cast(case when isfinite({value}) then {value} end as {column.data_type})"
@@ -292,8 +334,9 @@ def _cast_time(value: str, found: str, timezone: str | None) -> str:
 
     if found.startswith("timestamp with") or found == "timestamptz":
         return f"timezone('UTC', {value})"
-    if found in ("bigint", "integer", "hugeint", "ubigint", "uinteger"):
-        seconds = f"case when abs({value}) >= 100000000000 then {value} / 1000.0 else {value} end"
+    if found.startswith(NUMBERS):
+        number = f"cast({value} as double)"
+        seconds = f"case when abs({number}) >= 100000000000 then {number} / 1000 else {number} end"
         return f"try(timezone('UTC', to_timestamp({seconds})))"
     if found.startswith(("timestamp", "date")):
         return from_local(f"try_cast({value} as timestamp)")
@@ -307,30 +350,26 @@ def _cast_time(value: str, found: str, timezone: str | None) -> str:
     )
 
 
-def _text_times(table: Table, source: Source, mapping: dict[str, str]) -> list[str]:
+def _text_times(table: Table, mapping: dict[str, Field]) -> list[str]:
     return [
         column.name
         for column in table.columns
-        if column.data_type == "timestamp" and source.columns.get(mapping.get(column.name, "")) == "varchar"
+        if column.data_type == "timestamp" and column.name in mapping and mapping[column.name].data_type == "varchar"
     ]
 
 
-def _has_offset(source: Source, column: str) -> str:
-    return f"regexp_matches({source.value(column)}, {literal(OFFSET)})"
-
-
 def _counts(
-    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, str], options: FileOptions
+    con: duckdb.DuckDBPyConnection, table: Table, source: Source, mapping: dict[str, Field], options: FileOptions
 ) -> tuple[int, int]:
     """Rows read and rows that can be loaded.
 
     Raises:
         LcmError: when the file has no rows, when none can be loaded, or when times mix offsets and none.
     """
-    times = _text_times(table, source, mapping)
+    times = _text_times(table, mapping)
     mixed = "".join(
-        f", count(*) filter ({quoted('offset_' + name)} and {name} is not null)"
-        f", count(*) filter (not {quoted('offset_' + name)} and {name} is not null)"
+        f", count(*) filter (offset_{name} and {name} is not null)"
+        f", count(*) filter (not offset_{name} and {name} is not null)"
         for name in times
     )
     row = first_row(con, f"select count(*), count(*) filter (rule is null){mixed} from staged_rows")
@@ -359,7 +398,7 @@ def _counts(
 
 
 def _type_of(table: Table, name: str) -> str:
-    return next((column.data_type for column in table.columns if column.name == name), "value")
+    return next((column.data_type for column in table.columns if column.name == name), "JSON object with each key once")
 
 
 def _insert(load: RawLoad, table: Table, path: Path, options: FileOptions) -> None:

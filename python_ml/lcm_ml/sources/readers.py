@@ -1,6 +1,9 @@
 """Files as relations: one SQL expression per format, with the file's column names, types and row numbers."""
 
+import codecs
+import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -23,17 +26,25 @@ FORMATS = {
     ".json": "json",
 }
 MAX_LINE_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 2**20
 ROW_NUMBER = "lcm_source_row"
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier, whatever characters it has."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of a file: its name as the file has it, its DuckDB type, and the SQL of its value.
+
+    The SQL never holds the name as an identifier: names may be empty, repeated, or any text at all.
+    """
+
+    name: str
+    data_type: str
+    sql: str
 
 
 @dataclass(frozen=True)
@@ -43,29 +54,30 @@ class Source:
     Attributes:
         path: the file.
         relation: SQL that gives its rows, with the row's number from 1 in the column ROW_NUMBER.
-        columns: column name to DuckDB type; for JSON all are text.
-        is_json: values come from a column `json` by name.
+        fields: its columns, in order; for JSON all are text.
+        malformed: SQL that is true for a row which is none, as for a number among JSON objects.
     """
 
     path: Path
     relation: str
-    columns: dict[str, str]
-    is_json: bool = False
+    fields: tuple[Field, ...]
+    malformed: str = ""
 
-    def value(self, column: str) -> str:
-        """SQL for a column's value."""
-        if self.is_json:
-            escaped = column.replace("\\", "\\\\").replace('"', '\\"')
-            return "json_extract_string(json, " + literal('$."' + escaped + '"') + ")"
-        return quoted(column)
+    def field(self, name: str) -> Field | None:
+        """The column of this very name."""
+        return next((field for field in self.fields if field.name == name), None)
+
+    def like(self, name: str) -> list[str]:
+        """The columns of this name, whatever their case."""
+        return [field.name for field in self.fields if field.name.lower() == name.lower()]
 
     @property
     def original(self) -> str:
         """SQL for the whole row as JSON text."""
-        if self.is_json:
+        if self.malformed:
             return "cast(json as varchar)"
-        fields = ", ".join(f"{quoted(name)} := cast({quoted(name)} as varchar)" for name in self.columns)
-        return f"cast(to_json(struct_pack({fields})) as varchar)"
+        pairs = ", ".join(f"{literal(field.name)}, cast({field.sql} as varchar)" for field in self.fields)
+        return f"cast(json_object({pairs}) as varchar)"
 
 
 def format_of(path: Path) -> str:
@@ -93,8 +105,10 @@ def open_source(con: duckdb.DuckDBPyConnection, path: Path) -> Source:
     """
     if not path.exists():
         raise LcmError(f"{path} does not exist", "check the path")
-    if not path.is_file():
+    if path.is_dir():
         raise LcmError(f"{path} is a folder, not a file", f"name the files, e.g. '{path}/*.parquet'")
+    if not path.is_file():
+        raise LcmError(f"{path} is a pipe or a device, not a file", "write its content to a file, and load that")
     kind = format_of(path)
     try:
         with path.open("rb") as file:
@@ -105,52 +119,137 @@ def open_source(con: duckdb.DuckDBPyConnection, path: Path) -> Source:
         raise LcmError(f"{path} is empty: it has no bytes", "leave it out, or write it again")
     with reading(path):
         opened = {"parquet": _parquet, "csv": _csv, "json": _json}[kind](con, path)
-    if not opened.columns:
+    if not opened.fields:
         raise LcmError(f"{path} has no columns", "check that it is the right file")
     return opened
 
 
-def _describe(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    return {name: data_type.lower() for name, data_type, *_ in con.execute(f"describe from {relation}").fetchall()}
+def check_compressed(path: Path) -> None:
+    """Read a .gz file to its end, where the checksum is: DuckDB does not look at it.
+
+    Raises:
+        LcmError: when it is broken.
+    """
+    if not _is_gzip(path):
+        return
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise LcmError(
+            f"{path} is a broken .gz: {error}; nothing was changed", "write it again, or leave it out"
+        ) from None
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _parquet(con: duckdb.DuckDBPyConnection, path: Path) -> Source:
-    name = literal(_no_glob(path))
-    columns = _describe(con, f"read_parquet({name})")
-    relation = (
-        f"(select * exclude (file_row_number), file_row_number + 1 as {ROW_NUMBER} "
-        f"from read_parquet({name}, file_row_number = true))"
+    reader = f"read_parquet({_reader_path(path)}"
+    types = [row[1].lower() for row in con.execute(f"describe from {reader})").fetchall()]
+    names = _top_level(
+        con.execute(f"select name, num_children from parquet_schema({literal(_no_glob(path))})").fetchall()
     )
-    return Source(path, relation, columns)
+    fields = tuple(
+        Field(name, data_type, f"c{place}") for place, (name, data_type) in enumerate(zip(names, types, strict=True))
+    )
+    aliases = ", ".join([field.sql for field in fields] + ["file_row"])
+    relation = (
+        f"(select * exclude (file_row), file_row + 1 as {ROW_NUMBER} "
+        f"from {reader}, file_row_number = true) as file ({aliases}))"
+    )
+    return Source(path, relation, fields)
 
 
-def _csv(con: duckdb.DuckDBPyConnection, path: Path) -> Source:
-    # Given rather than guessed: a broken row further down must not make another separator look right.
+def _top_level(schema: list[tuple[str, int | None]]) -> list[str]:
+    """Names of a Parquet file's own columns; its schema lists each node before its children, the root first."""
+    names: list[str] = []
+    inner = 0
+    for name, children in schema[1:]:
+        if inner == 0:
+            names.append(name)
+        else:
+            inner -= 1
+        inner += children or 0
+    return names
+
+
+def _csv(_con: duckdb.DuckDBPyConnection, path: Path) -> Source:
+    # Given rather than guessed: a guess would skip a line of notes, a header that is too short or lines with a #
+    # without a word, and a broken row further down would make another separator look right.
+    separator, names = _header(path)
+    fields = tuple(Field(name, "varchar", f"c{place}") for place, name in enumerate(names))
+    columns = ", ".join(f"{field.sql}: 'varchar'" for field in fields)
     reader = (
-        f"read_csv({literal(_no_glob(path))}, all_varchar = true, header = true, strict_mode = true, "
-        f"delim = {literal(_separator(path))}, quote = '\"', escape = '\"', "
+        f"read_csv({_reader_path(path)}, auto_detect = false, columns = {{{columns}}}, header = true, "
+        f"strict_mode = true, delim = {literal(separator)}, quote = '\"', escape = '\"', comment = '', "
+        f"compression = '{'gzip' if _is_gzip(path) else 'none'}', "
         f"max_line_size = {MAX_LINE_BYTES}, buffer_size = {2 * MAX_LINE_BYTES})"
     )
-    columns = _describe(con, reader)
-    return Source(path, f"(select *, row_number() over () as {ROW_NUMBER} from {reader})", columns)
+    return Source(path, f"(select *, row_number() over () as {ROW_NUMBER} from {reader})", fields)
 
 
-def _separator(path: Path) -> str:
-    """The separator that the header has most of, outside of quotes."""
+def _header(path: Path) -> tuple[str, list[str]]:
+    """The separator, which is what the header has most of outside of quotes, and the names in the header."""
+    mend = "save it as CSV in UTF-8, with the columns' names in its first line"
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            header = file.readline(MAX_LINE_BYTES).decode("utf-8", errors="replace")
+        with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+            start = file.read(MAX_HEADER_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise LcmError(f"{path} cannot be read: {error}", "write it again, or leave it out") from None
-    plain = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=plain.count)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise LcmError(f"{path} cannot be read as csv: it is UTF-16; nothing was changed", mend)
+    try:
+        # A character may be cut where the part that was read ends.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+    except UnicodeDecodeError as error:
+        raise LcmError(
+            f"{path} cannot be read as csv: it is not UTF-8 ({error.reason}); nothing was changed", mend
+        ) from None
+    plain = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
+    separator = max(",;\t|", key=plain.count)
+    try:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), [])
+    except csv.Error as error:
+        raise LcmError(
+            f"{path} cannot be read as csv: its header is broken: {error}; nothing was changed", mend
+        ) from None
+    if not any(name.strip() for name in names):
+        raise LcmError(f"{path} cannot be read as csv: its first line is empty; nothing was changed", mend)
+    if broken := [name for name in names if re.search(r"[\r\n]", name)]:
+        # DuckDB would take the rest of such a name for the header's end, and lose the first row.
+        raise LcmError(
+            f"{path} cannot be read as csv: the name {broken[0]!r} breaks off in its middle; nothing was changed",
+            "write each name in one line",
+        )
+    return separator, names
 
 
 def _json(con: duckdb.DuckDBPyConnection, path: Path) -> Source:
-    reader = f"read_json_objects({literal(_no_glob(path))}, format = 'auto', maximum_object_size = {MAX_LINE_BYTES})"
-    keys = con.execute(f"select distinct unnest(json_keys(json)) from (from {reader} limit 10000)").fetchall()
+    reader = (
+        f"read_json_objects({_reader_path(path)}, format = 'auto', maximum_object_size = {MAX_LINE_BYTES}, "
+        f"compression = '{'gzip' if _is_gzip(path) else 'none'}')"
+    )
+    # All rows are looked at: a key that only a late row has is a column too.
+    keys = con.execute(f"select distinct unnest(json_keys(json)) from {reader}").fetchall()
+    fields = tuple(Field(key, "varchar", f"json_extract_string(json, {_pointer(key)})") for (key,) in sorted(keys))
+    # An object with a key twice has a value that no column can take.
+    keys_of_row = "json_keys(json)"
+    malformed = f"json_type(json) != 'OBJECT' or len({keys_of_row}) > len(list_distinct({keys_of_row}))"
     relation = f"(select json, row_number() over () as {ROW_NUMBER} from {reader})"
-    return Source(path, relation, dict.fromkeys(sorted(key for (key,) in keys), "varchar"), is_json=True)
+    return Source(path, relation, fields, malformed)
+
+
+def _pointer(key: str) -> str:
+    """A key as a JSON pointer, which knows no wildcards."""
+    return literal("/" + key.replace("~", "~0").replace("/", "~1"))
+
+
+def _reader_path(path: Path) -> str:
+    """What all readers take first: the file, and that folders called a=b are no columns."""
+    return f"{literal(_no_glob(path))}, hive_partitioning = false"
 
 
 def _no_glob(path: Path) -> str:
@@ -167,25 +266,11 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        duckdb.InvalidInputException,
-        duckdb.ConversionException,
-        duckdb.IOException,
-        duckdb.BinderException,
-    ) as error:
-        text = str(error)
-        if "No space left" in text or "Could not write" in text:
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        if any(told in str(error) for told in ("No space left", "Could not write", "Interrupted")):
             raise
-        raise LcmError(
-            f"{path} cannot be read as {format_of(path)}: {_reason(text)}; nothing was changed",
-            "mend or leave out this file, then load again",
-        ) from None
-    except (
-        duckdb.SerializationException,
-        duckdb.InternalException,
-        duckdb.NotImplementedException,
-        UnicodeDecodeError,
-    ) as error:
         raise LcmError(
             f"{path} cannot be read as {format_of(path)}: {_reason(str(error))}; nothing was changed",
             "mend or leave out this file, then load again",
@@ -193,9 +278,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _reason(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return "no reason given"
-    said = lines[0]
-    at_line = next((line for line in lines if "line" in line.lower() and line != said), "")
-    return (said if not at_line else f"{said} ({at_line})")[:400]
+    """What DuckDB says is wrong, without its advice on options and its own SQL."""
+    lines = [line.strip()[:150] for line in text.splitlines() if line.strip()]
+    end = next((place for place, line in enumerate(lines) if line.startswith(("Possible", "LINE ", "^"))), len(lines))
+    first, *more = lines[:end][:3] or ["no reason given"]
+    return f"{first} ({'; '.join(more)})" if more else first
