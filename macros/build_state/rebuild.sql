@@ -81,19 +81,32 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Hash of the rows of the inputs that this model names: staging tables by name, `events` for all loaded events. #}
+{#
+    Hash of the rows of the inputs that this model names: staging tables by name, `events` for all loaded events,
+    `forgotten_users` for what `lcm-ml forget` took away from loads that stay.
+#}
 {% macro input_hash() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
     {%- set hashes = [] -%}
     {%- for name in model.config.meta.get('inputs', []) -%}
         {%- if name == 'events' -%}
             {%- do hashes.append(processed_loads('stg_events_checked') | join(',')) -%}
+            {%- do hashes.append(forgotten_hash()) -%}
+        {%- elif name == 'forgotten_users' -%}
+            {%- do hashes.append(forgotten_hash()) -%}
         {%- else -%}
             {%- set found = run_query('select count(*), bit_xor(hash(t)) from staging.' ~ name ~ ' as t').rows[0] -%}
             {%- do hashes.append(found[0] ~ '-' ~ found[1]) -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(local_md5(hashes | join('|'))) }}
+{%- endmacro %}
+
+{% macro forgotten_hash() -%}
+    {%- set found = run_query(
+        'select count(*), bit_xor(hash(id_hash, rows_changed)) from meta.forgotten_users where rows_changed > 0'
+    ).rows[0] -%}
+    {{ return(found[0] ~ '-' ~ found[1]) }}
 {%- endmacro %}
 
 {#

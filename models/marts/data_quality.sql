@@ -34,6 +34,23 @@ rejected as (
     group by load_id, rule
 ),
 
+-- Rows of forgotten users: left out by the load, or removed since.
+suppressed as (
+    {% if source_mode() == 'raw' -%}
+        select
+            load_id,
+            cast(sum(rows_suppressed) as bigint) as row_count
+        from {{ source('load_log', 'load_files') }}
+        where table_name = 'events'
+        group by load_id
+    {%- else -%}
+        select
+            cast(null as varchar) as load_id,
+            cast(0 as bigint) as row_count
+        where false
+    {%- endif %}
+),
+
 noted as (
     select
         'all' as load_id,
@@ -76,6 +93,16 @@ select
     rule,
     row_count
 from rejected
+
+union all
+
+select
+    load_id,
+    'suppressed',
+    'forgotten_user',
+    row_count
+from suppressed
+where row_count > 0
 
 union all
 

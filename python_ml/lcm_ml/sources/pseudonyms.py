@@ -37,6 +37,19 @@ def user_columns(table: Table) -> list[str]:
     return [name for name in table.column_names if name in USER_IDS]
 
 
+def id_case_setting() -> str:
+    """The var id_case of dbt_project.yml.
+
+    Raises:
+        LcmError: when it is none of ID_CASES.
+    """
+    variables = yaml.safe_load((project.root() / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+    id_case = str(variables.get("id_case", "keep"))
+    if id_case not in ID_CASES:
+        raise LcmError(f"the var id_case takes {', '.join(ID_CASES)}, not {id_case!r}", "mend dbt_project.yml")
+    return id_case
+
+
 @dataclass(frozen=True)
 class Pseudonyms:
     """How ids become pseudonyms.
@@ -44,10 +57,12 @@ class Pseudonyms:
     Attributes:
         key: of the hash; it is in no repr and no message.
         id_case: the var id_case: ids are made alike before they are hashed, since it cannot be done after.
+        name: of the session's variables that hold the key, so that one connection can use two keys.
     """
 
     key: bytes = field(repr=False)
     id_case: str = "keep"
+    name: str = "lcm_id"
 
     @classmethod
     def from_environment(cls) -> "Pseudonyms":
@@ -62,11 +77,7 @@ class Pseudonyms:
             raise LcmError(f"pseudonymous ids need a key, and {KEY_VARIABLE} is not set", new)
         if len(key.strip()) < SHORTEST_KEY:
             raise LcmError(f"the key in {KEY_VARIABLE} is shorter than {SHORTEST_KEY} characters", new)
-        variables = yaml.safe_load((project.root() / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
-        id_case = variables.get("id_case", "keep")
-        if id_case not in ID_CASES:
-            raise LcmError(f"the var id_case takes {', '.join(ID_CASES)}, not {id_case!r}", "mend dbt_project.yml")
-        return cls(key.encode(), id_case)
+        return cls(key.encode(), id_case_setting())
 
     @property
     def described(self) -> dict[str, str]:
@@ -78,14 +89,17 @@ class Pseudonyms:
         """Give the connection what `sql` needs, in variables of its session, which are kept nowhere."""
         key = hashlib.sha256(self.key).digest() if len(self.key) > BLOCK else self.key
         padded = key.ljust(BLOCK, b"\0")
-        con.execute("set variable lcm_id_inner = ?", [bytes(byte ^ 0x36 for byte in padded)])
-        con.execute("set variable lcm_id_outer = ?", [bytes(byte ^ 0x5C for byte in padded)])
+        con.execute(f"set variable {self.name}_inner = ?", [bytes(byte ^ 0x36 for byte in padded)])
+        con.execute(f"set variable {self.name}_outer = ?", [bytes(byte ^ 0x5C for byte in padded)])
 
     def sql(self, value: str) -> str:
         """SQL for the pseudonym of an id, trimmed and its case folded as staging does; null where there is none."""
-        cleaned = ID_CASES[self.id_case].format(f"nullif(trim({value}), '')")
-        inner = f"unhex(sha256(getvariable('lcm_id_inner') || encode({cleaned})))"
-        return f"left(sha256(getvariable('lcm_id_outer') || {inner}), {LENGTH})"
+        inner = f"unhex(sha256(getvariable('{self.name}_inner') || encode({self.cleaned(value)})))"
+        return f"left(sha256(getvariable('{self.name}_outer') || {inner}), {LENGTH})"
+
+    def cleaned(self, value: str) -> str:
+        """SQL for an id as staging makes it: trimmed, its case folded, null where blank."""
+        return ID_CASES[self.id_case].format(f"nullif(trim({value}), '')")
 
     def of(self, user_id: str) -> str:
         """The pseudonym of one id, as the marts show it.

@@ -12,6 +12,7 @@ import duckdb
 
 import lcm_ml
 from lcm_ml.errors import LcmError
+from lcm_ml.privacy.suppression import Suppression
 from lcm_ml.warehouse import contracts, writer
 from lcm_ml.warehouse.connection import Notify, connect, first_row, transaction, writer_lock
 
@@ -26,16 +27,18 @@ class FileOutcome:
     rows_in: int
     rows_loaded: int
     rows_rejected: int
+    rows_suppressed: int = 0
     unused_columns: list[str] = field(default_factory=list)
 
 
 @dataclass
 class RawLoad:
-    """An open load. `loaded_at` is naive UTC; `load_id` sorts by time."""
+    """An open load. `loaded_at` is naive UTC; `load_id` sorts by time; `suppression` names the forgotten users."""
 
     con: duckdb.DuckDBPyConnection
     load_id: str
     loaded_at: datetime
+    suppression: Suppression | None = None
     files: list[FileOutcome] = field(default_factory=list)
 
     def record(self, outcome: FileOutcome) -> None:
@@ -44,14 +47,16 @@ class RawLoad:
         Raises:
             LcmError: when its rows do not add up, which would mean that some were lost.
         """
-        if outcome.rows_in != outcome.rows_loaded + outcome.rows_rejected:
+        if outcome.rows_in != outcome.rows_loaded + outcome.rows_rejected + outcome.rows_suppressed:
             raise LcmError(
-                f"{outcome.source_file}: {outcome.rows_in} rows read, but {outcome.rows_loaded} loaded and "
-                f"{outcome.rows_rejected} rejected; nothing was changed",
+                f"{outcome.source_file}: {outcome.rows_in} rows read, but {outcome.rows_loaded} loaded, "
+                f"{outcome.rows_rejected} rejected and {outcome.rows_suppressed} of forgotten users; "
+                "nothing was changed",
                 "report this with the file's first lines",
             )
         self.con.execute(
-            "insert into raw.load_files values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into raw.load_files (load_id, table_name, source_file, content_hash, rows_in, rows_loaded, "
+            "rows_rejected, rows_suppressed) values (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 self.load_id,
                 outcome.table_name,
@@ -60,6 +65,7 @@ class RawLoad:
                 outcome.rows_in,
                 outcome.rows_loaded,
                 outcome.rows_rejected,
+                outcome.rows_suppressed,
             ],
         )
         self.files.append(outcome)
@@ -86,28 +92,37 @@ def raw_load(
         LcmError: when the warehouse is locked or cannot be written; nothing is changed then.
     """
     notify = memory_notify or (lambda _: None)
-    now = datetime.now(UTC).replace(tzinfo=None)
-    load_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
     with writer_lock(f"lcm-ml load {source}", notify), connect(notify=notify) as con, transaction(con):
         con.execute("create schema if not exists raw")
         if not append:
             for name in contracts.tables("raw"):
                 con.execute(f"drop table if exists raw.{name}")
-        writer.ensure(con, contracts.tables("raw"))
-        load = RawLoad(con, load_id, now)
-        yield load
-        if load.files:
-            con.execute(
-                "insert into raw.loads values (?, ?, ?, ?, ?, ?)",
-                [
-                    load_id,
-                    now,
-                    source,
-                    "append" if append else "replace",
-                    json.dumps(options, sort_keys=True),
-                    lcm_ml.__version__,
-                ],
-            )
+        with load_within(con, source, options, append=append) as load:
+            yield load
+
+
+@contextmanager
+def load_within(
+    con: duckdb.DuckDBPyConnection, source: str, options: dict[str, Any], *, append: bool
+) -> Iterator[RawLoad]:
+    """Open a load within a transaction that is open already, so that other tables can change with it."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    load_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+    writer.ensure(con, contracts.tables("raw"))
+    load = RawLoad(con, load_id, now, Suppression.of(con))
+    yield load
+    if load.files:
+        con.execute(
+            "insert into raw.loads values (?, ?, ?, ?, ?, ?)",
+            [
+                load_id,
+                now,
+                source,
+                "append" if append else "replace",
+                json.dumps(options, sort_keys=True),
+                lcm_ml.__version__,
+            ],
+        )
 
 
 def result_of(load: RawLoad, skipped: list[str]) -> dict[str, Any]:
@@ -118,5 +133,6 @@ def result_of(load: RawLoad, skipped: list[str]) -> dict[str, Any]:
         "rows_in": sum(outcome.rows_in for outcome in load.files),
         "rows_loaded": sum(outcome.rows_loaded for outcome in load.files),
         "rows_rejected": sum(outcome.rows_rejected for outcome in load.files),
+        "rows_suppressed": sum(outcome.rows_suppressed for outcome in load.files),
         "skipped": skipped,
     }
