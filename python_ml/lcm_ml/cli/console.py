@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
+from lcm_ml import logs
 from lcm_ml.errors import LcmError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -26,14 +29,54 @@ AsOfOption = Annotated[
 Advance = Callable[[str, float], None]
 """Tells a progress bar what is under way and the share done, 0 to 1."""
 
+_STEERING = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HIDDEN = dict.fromkeys(_STEERING, "\ufffd")
+del _HIDDEN[ord("\n")], _HIDDEN[ord("\t")]
+
+
+def visible(text: str) -> str:
+    """A text without what steers a terminal or turns its writing round, so that data cannot pass for something else."""
+    return text.translate(_HIDDEN)
+
+
+class _Visible(RenderHook):
+    """Passes everything that is printed through `visible`; what Rich itself sends to the terminal stays."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_VisibleText(renderable) for renderable in renderables]
+
+
+class _VisibleText:
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def _console(**settings: Any) -> Console:
+    # Names and texts of a shop are no markup: [red] or :smile: in one is shown as it is.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, **settings)
+    console.push_render_hook(_Visible())
+    return console
+
+
 # A pipe has no width of its own; 80 would cut the tables.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _console(width=None if sys.stdout.isatty() else 120)
+err = _console(stderr=True)
+
+
+def line(label: str, text: str, style: str = "bold", width: int = 11) -> None:
+    """Print a text behind a label with a style; the text is shown as it is."""
+    out.print(Text.assemble((f"{label:<{width}}", style), text))
 
 
 def notify(message: str) -> None:
     """Tell whoever watches, on stderr, so that stdout stays clean for pipes."""
-    err.print(message, style="yellow", markup=False)
+    logs.event("notice", "warning", message=message)
+    if os.environ.get(logs.VARIABLE) != logs.STDERR:
+        err.print(message, style="yellow", markup=False)
 
 
 def _plain(value: Any) -> Any:
@@ -68,12 +111,10 @@ def with_interval(figure: dict[str, Any] | None, form: str = ".3f", value: str =
 def command(as_json: bool = False) -> Iterator[None]:
     """Turn what goes wrong in the block into one message and an exit code: 1 failed, 2 wrong use."""
     try:
-        yield
+        with logs.call():
+            yield
     except LcmError as error:
         _fail(error, as_json)
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        _fail(LcmError(f"{named}{error.strerror or error}", "check that the path exists and can be written"), as_json)
     except KeyboardInterrupt:
         err.print("stopped; nothing half done was kept", style="yellow")
         raise typer.Exit(130) from None
@@ -84,11 +125,13 @@ def _fail(error: LcmError, as_json: bool) -> None:
         raise error
     if as_json:
         document = {"error": error.message, "next_step": error.next_step, "exit_code": error.exit_code}
-        sys.stdout.write(json.dumps(document) + "\n")
-    else:
+        sys.stdout.write(json.dumps(document | ({"run_id": error.run_id} if error.run_id else {})) + "\n")
+    elif os.environ.get(logs.VARIABLE) != logs.STDERR:
         err.print(f"error: {error.message}", style="bold red", markup=False)
         if error.next_step:
             err.print(f"  next: {error.next_step}", markup=False)
+        if error.run_id:
+            err.print(f"  run:  {error.run_id}", markup=False)
     raise typer.Exit(error.exit_code)
 
 
@@ -96,7 +139,7 @@ def _fail(error: LcmError, as_json: bool) -> None:
 def progress(title: str, as_json: bool = False) -> Iterator[Advance]:
     """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -104,8 +147,13 @@ def progress(title: str, as_json: bool = False) -> Iterator[Advance]:
     )
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as bars:
         task = bars.add_task(title, total=1.0)
+        before = ""
 
         def advance(what: str, share: float) -> None:
+            nonlocal before
+            if what != before:
+                before = what
+                logs.event("step", step=what, share=round(share, 3))
             bars.update(task, description=f"{title}: {what}", completed=share)
 
         yield advance

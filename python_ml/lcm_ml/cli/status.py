@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from lcm_ml import project
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out
+from lcm_ml.cli.console import JsonOption, command, emit, line, notify, out
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -30,29 +30,26 @@ def _report() -> str | None:
 
 def show(result: dict[str, Any]) -> None:
     """Print the state of the warehouse for people."""
-    out.print(f"[bold]warehouse[/bold]  {result['warehouse']}")
+    line("warehouse", f"{result['warehouse']}")
     _show_loads(result)
     _show_rows(result["rows"])
     _show_stages(result)
     _show_metrics(result)
     _show_scores(result)
     _show_published(result)
+    _show_failures(result["failures"])
 
 
 def _show_loads(result: dict[str, Any]) -> None:
     for load in result["loads"]:
-        out.print(
-            f"[bold]loaded[/bold]     {load['source']}, {load['events_in']:,} events, {load['loaded_at']:%F %H:%M} UTC"
-        )
+        line("loaded", f"{load['source']}, {load['events_in']:,} events, {load['loaded_at']:%F %H:%M} UTC")
     if not result["loads"]:
-        out.print("[bold]loaded[/bold]     nothing: the build reads the sample seeds (or your own tables)")
+        line("loaded", "nothing: the build reads the sample seeds (or your own tables)")
     build = result["build"]
     if build is None:
-        out.print("[bold]built[/bold]      nothing yet; next: lcm-ml run")
+        line("built", "nothing yet; next: lcm-ml run")
         return
-    out.print(
-        f"[bold]built[/bold]      {build['status']}, from {build['source_mode']}, {build['started_at']:%F %H:%M} UTC"
-    )
+    line("built", f"{build['status']}, from {build['source_mode']}, {build['started_at']:%F %H:%M} UTC")
 
 
 def _show_rows(rows: list[dict[str, Any]]) -> None:
@@ -60,11 +57,13 @@ def _show_rows(rows: list[dict[str, Any]]) -> None:
         return
     totals = {
         kind: sum(row["row_count"] for row in rows if row["kind"] == kind)
-        for kind in ("rows_in", "kept", "duplicate", "quarantined")
+        for kind in ("rows_in", "kept", "duplicate", "quarantined", "suppressed")
     }
-    out.print(
-        f"[bold]rows[/bold]       {totals['rows_in']:,} in = {totals['kept']:,} kept"
+    line(
+        "rows",
+        f"{totals['rows_in']:,} in = {totals['kept']:,} kept"
         f" + {totals['duplicate']:,} duplicates + {totals['quarantined']:,} quarantined"
+        + (f" + {totals['suppressed']:,} of forgotten users" if totals["suppressed"] else ""),
     )
     for row in rows:
         if row["kind"] in ("duplicate", "quarantined", "noted"):
@@ -89,7 +88,7 @@ def _show_metrics(result: dict[str, Any]) -> None:
     metrics = result["metrics"]
     if not metrics:
         if result["build"]:
-            out.print("[bold]trained[/bold]    nothing yet; next: lcm-ml fit")
+            line("trained", "nothing yet; next: lcm-ml fit")
         return
     from lcm_ml.cli.metric_table import metric_table, model_figures
 
@@ -99,30 +98,38 @@ def _show_metrics(result: dict[str, Any]) -> None:
     out.print(metric_table(title, model_figures(metrics), name))
     champion = result["champion"]
     if champion:
-        out.print(
-            f"[bold]champion[/bold]   {champion['model_name']}, version {champion['model_version']}, "
-            f"trained on {champion['trained_from']} to {champion['trained_to']}"
+        line(
+            "champion",
+            f"{champion['model_name']}, version {champion['model_version']}, "
+            f"trained on {champion['trained_from']} to {champion['trained_to']}",
         )
 
 
 def _show_scores(result: dict[str, Any]) -> None:
     if result["scores"]:
         bands = ", ".join(f"{row['users']:,} {row['risk_band']}" for row in result["scores"])
-        out.print(f"[bold]scored[/bold]     as of {result['scores'][0]['as_of_date']}: {bands}")
+        line("scored", f"as of {result['scores'][0]['as_of_date']}: {bands}")
     elif result["champion"]:
-        out.print("[bold]scored[/bold]     nothing yet; next: lcm-ml score")
-    for failure in result["failures"]:
+        line("scored", "nothing yet; next: lcm-ml score")
+
+
+def _show_failures(failures: list[dict[str, Any]]) -> None:
+    for failure in failures:
         when = f"{failure['started_at']:%F %H:%M} UTC"
-        out.print(f"[bold red]failed[/bold red]     {failure['command']}, {when}: {failure['message']}")
+        line("failed", f"{failure['command']}, {when}: {failure['message']}", "bold red")
+        if failure["next_step"]:
+            out.print(f"           next: {failure['next_step']}")
+        if failure["run_id"]:
+            out.print(f"           run:  {failure['run_id']}")
 
 
 def _show_published(result: dict[str, Any]) -> None:
     published = result["published"]
     if published is None:
-        out.print("[bold]published[/bold]  nothing yet; next: lcm-ml run")
+        line("published", "nothing yet; next: lcm-ml run")
         return
     folder = project.beside_warehouse("published")
-    out.print(f"[bold]published[/bold]  {published['snapshot_id']}: {folder}/current/*.parquet")
+    line("published", f"{published['snapshot_id']}: {folder}/current/*.parquet")
     out.print(f"           for BI: {folder}/lcm_published.duckdb")
     if result["report"]:
-        out.print(f"[bold]report[/bold]     {result['report']}")
+        line("report", f"{result['report']}")

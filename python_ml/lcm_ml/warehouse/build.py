@@ -9,16 +9,17 @@ from typing import Any
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError
-from lcm_ml.warehouse.connection import DBT_LOCK_WAIT, connect
+from lcm_ml.warehouse.connection import LOCK_HELD, Notify, connect
 
 Advance = Callable[[str, float], None]
 
 
-def build(advance: Advance, *, full_refresh: bool = False) -> dict[str, Any]:
+def build(advance: Advance, notify: Notify, *, full_refresh: bool = False) -> dict[str, Any]:
     """Run `dbt build` in a process of its own, so that its file lock and its memory go with it.
 
     Args:
         advance: told the node under way and the share of nodes done.
+        notify: told when another process has to be waited for, and of a change of layout.
         full_refresh: rebuild everything.
 
     Returns:
@@ -28,12 +29,14 @@ def build(advance: Advance, *, full_refresh: bool = False) -> dict[str, Any]:
         LcmError: naming the nodes that failed, with dbt's own message.
     """
     # Wait here, where the holder can be named and the time-out is ours, rather than in dbt.
-    with connect():
+    with connect(notify=notify):
         pass
     command = [sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--no-use-colors", "build"]
+    # Unit tests are about the models, not about this warehouse's rows: `make test` runs them.
+    command += ["--exclude-resource-type", "unit_test"]
     if full_refresh:
         command.append("--full-refresh")
-    environment = os.environ | {DBT_LOCK_WAIT: "1"}
+    environment = os.environ | {LOCK_HELD: "1"}
     with subprocess.Popen(
         command, cwd=project.root(), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

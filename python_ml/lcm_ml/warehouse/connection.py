@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,17 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from lcm_ml import project
-from lcm_ml.errors import LcmError
+from lcm_ml.errors import FULL, LcmError, LockedError
+from lcm_ml.warehouse import failures
 
-WAREHOUSE_VERSION = 1
+WAREHOUSE_VERSION = 2
+"""Layout of the tables; macros/build_state/build_log.sql says the same, migrations.py leads here from older ones."""
 POLL_SECONDS = 0.2
-DBT_LOCK_WAIT = "LCM_DBT_CONNECT_ATTEMPTS"
-"""Read by profiles.yml: how often dbt tries to open the file, with 1, 2, 4 ... seconds in between."""
+LOCK_HELD = "LCM_WRITER_LOCK_HELD"
+"""Set for a dbt that lcm-ml starts, which waited for the warehouse already."""
+
+DISK_IS_FULL = ("no space left", "disk full", "could not write all bytes", "file too large", "quota exceeded")
+"""What DuckDB's errors say then, in lower case."""
 
 Notify = Callable[[str], None]
 
@@ -38,64 +43,88 @@ def _silent(_: str) -> None:
 
 
 @contextmanager
-def writer_lock(command: str, notify: Notify = _silent) -> Iterator[None]:
-    """Hold the warehouse's writer lock, so that two lcm-ml jobs never interleave. Within one process it nests.
+def writer_lock(command: str, notify: Notify = _silent, path: Path | None = None) -> Iterator[None]:
+    """Hold the writer lock of a file or folder, so that two lcm-ml jobs never interleave. Within one process it nests.
 
     The operating system frees the lock of a killed process, so a stale one cannot stay behind.
 
     Args:
         command: what holds it, told to whoever waits.
         notify: called once with a message when waiting starts.
+        path: what is written; default: the warehouse.
 
     Raises:
         LcmError: when it is still held after `lock_timeout` seconds.
     """
-    path = project.warehouse_path()
+    path = path or project.warehouse_path()
     _make_private_folder(path.parent)
-    holder_file = path.with_name(f"{path.name}.holder")
+    holder = holder_path(path)
     lock = FileLock(path.with_name(f"{path.name}.lock"), is_singleton=True)
+    with failures.kept(command):
+        _acquire(lock, path, notify)
+        try:
+            if lock.lock_counter == 1:
+                # Who waits is told of "another process" where this cannot be written: no reason not to do the job.
+                with suppress(OSError):
+                    holder.write_text(
+                        json.dumps({"pid": os.getpid(), "command": command, "since": f"{datetime.now(UTC):%FT%TZ}"}),
+                        encoding="utf-8",
+                    )
+                if path == project.warehouse_path() and command != "lcm-ml restore":
+                    _finish_restore(notify)
+            yield
+        finally:
+            if lock.lock_counter == 1:
+                holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(lock: FileLock, path: Path, notify: Notify) -> None:
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            holder = _read_holder(holder_file)
-            notify(f"waiting up to {lock_timeout():g} s for {holder}, which is writing to {path}")
+            notify(f"waiting up to {lock_timeout():g} s for {_who_holds(path)}, which is writing to {path}")
             try:
                 lock.acquire(timeout=lock_timeout())
             except Timeout:
-                raise LcmError(
-                    f"{path} is being written by {_read_holder(holder_file)}",
+                raise LockedError(
+                    f"{path} is being written by {_who_holds(path)}",
                     "wait for it to finish, or raise LCM_LOCK_TIMEOUT (seconds)",
                 ) from None
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise LcmError(
             f"cannot create the lock file beside {path}: {error.strerror}",
             "make the folder writable, or set LCM_WAREHOUSE to one that is",
         ) from None
-    try:
-        holder_file.write_text(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "command": command,
-                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
-                }
-            ),
-            encoding="utf-8",
-        )
-        yield
-    finally:
-        if lock.lock_counter == 1:
-            holder_file.unlink(missing_ok=True)
-        lock.release()
 
 
-def _read_holder(path: Path) -> str:
+def _finish_restore(notify: Notify) -> None:
+    if project.beside_warehouse("restore").is_dir():
+        from lcm_ml.warehouse.restore import finish
+
+        finish(notify)
+
+
+def holder_path(path: Path) -> Path:
+    """The file that names who holds the writer lock of `path`. It outlives a job that was killed."""
+    return path.with_name(f"{path.name}.holder")
+
+
+def read_holder(path: Path) -> dict[str, Any] | None:
+    """Who holds the writer lock of `path`, or held it when it was killed: command, pid and since."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder: dict[str, Any] = json.loads(holder_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "another process"
-    return f"`{holder['command']}` (process {holder['pid']}, since {holder['since']})"
+        return None
+    return holder
+
+
+def _who_holds(path: Path) -> str:
+    holder = read_holder(path)
+    return f"`{holder['command']}` (process {holder['pid']}, since {holder['since']})" if holder else "another process"
 
 
 def _make_private_folder(folder: Path) -> None:
@@ -111,16 +140,22 @@ def _make_private_folder(folder: Path) -> None:
 
 
 @contextmanager
-def connect(*, read_only: bool = False, notify: Notify = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(
+    *, read_only: bool = False, notify: Notify = _silent, any_layout: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse; wait for another process to let go of it; close it at the end.
+
+    A warehouse of an older layout is backed up and brought along when it is opened for writing.
 
     Args:
         read_only: for reading alone; several readers may be in at once.
-        notify: called once with a message when waiting starts.
+        notify: called once with a message when waiting starts, and of a change of layout.
+        any_layout: take the layout as it is; for backups.
 
     Raises:
-        LcmError: when the file is missing (read_only), locked for too long, not a warehouse, or written by a
-            newer version; and, from within the block, for DuckDB errors that a user can act on (a full disk).
+        LcmError: when the file is missing (read_only), locked for too long, not a warehouse, of a newer layout, or
+            of an older one (read_only); and, from within the block, for DuckDB errors that a user can act on (a full
+            disk).
     """
     path = project.warehouse_path()
     if read_only and not path.exists():
@@ -128,8 +163,17 @@ def connect(*, read_only: bool = False, notify: Notify = _silent) -> Iterator[du
     _make_private_folder(path.parent)
     con = _open(path, read_only, notify)
     try:
-        _configure(con)
-        check_version(con, path)
+        if not any_layout and is_older(con, path):
+            if read_only:
+                raise LcmError(
+                    f"{path} was made by an earlier version of lcm-ml",
+                    "`lcm-ml upgrade` (or `lcm-ml run`) backs it up and brings it along",
+                )
+            con.close()
+            from lcm_ml.warehouse.migrations import upgrade
+
+            upgrade(notify)
+            con = _open(path, read_only, notify)
         yield con
     except duckdb.Error as error:
         raise translate(error, path) from error
@@ -160,7 +204,7 @@ def _open(path: Path, read_only: bool, notify: Notify) -> duckdb.DuckDBPyConnect
                 raise translate(error, path) from None
             holder = lock_holder(str(error))
             if time.monotonic() >= deadline:
-                raise LcmError(
+                raise LockedError(
                     f"{path} is locked by {holder}",
                     "close it there (a BI tool should read the published snapshot instead), "
                     "or raise LCM_LOCK_TIMEOUT (seconds)",
@@ -174,13 +218,33 @@ def _open(path: Path, read_only: bool, notify: Notify) -> duckdb.DuckDBPyConnect
         else:
             if not existed and path.exists():
                 path.chmod(0o600)
+            _configure(con)
             return con
 
 
 def lock_holder(message: str) -> str:
-    """The process that DuckDB's lock error names, in words."""
+    """The process that DuckDB's lock error names, in words: what it was called with, and since when it runs."""
     found = re.search(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)", message)
-    return f"{found['program']} (process {found['pid']})" if found else "another process"
+    if not found:
+        return "another process"
+    # Only Linux tells more, and only of one's own processes.
+    process = Path("/proc") / found["pid"]
+    try:
+        words = (process / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+        since = f", since {datetime.fromtimestamp(process.stat().st_mtime, UTC):%FT%TZ}"
+    except OSError:
+        words, since = [], ""
+    return f"`{_command_of(words) or found['program']}` (process {found['pid']}{since})"
+
+
+def _command_of(words: list[str]) -> str:
+    """dbt's or lcm-ml's command; options are left out, since they may name users. Empty for any other program."""
+    for place, word in enumerate(words):
+        name = Path(word).name
+        if name in ("lcm-ml", "dbt") or word == "dbt.cli.main":
+            called = [text for text in words[place + 1 :][:2] if re.fullmatch(r"[a-z-]+", text) and text[0] != "-"]
+            return " ".join(["lcm-ml" if name == "lcm-ml" else "dbt", *called])
+    return ""
 
 
 def translate(error: duckdb.Error, path: Path) -> LcmError:
@@ -188,7 +252,7 @@ def translate(error: duckdb.Error, path: Path) -> LcmError:
     text = str(error).strip()
     first_line = text.splitlines()[0] if text else type(error).__name__
     lowered = text.lower()
-    if "no space left" in lowered or "disk full" in lowered or "could not write all bytes" in lowered:
+    if any(words in lowered for words in DISK_IS_FULL):
         return LcmError(f"the disk of {path.parent} is full; nothing was changed", "free some space and run it again")
     if "permission denied" in lowered or "read-only" in lowered:
         return LcmError(
@@ -207,20 +271,27 @@ def translate(error: duckdb.Error, path: Path) -> LcmError:
     return LcmError(f"the warehouse {path} refused: {first_line}", "run `lcm-ml doctor`")
 
 
-def check_version(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Refuse a warehouse whose layout is newer than this code knows.
+def layout_of(con: duckdb.DuckDBPyConnection) -> int | None:
+    """The version of the tables' layout. None before the first build: raw tables alone, which grow by columns."""
+    if not table_exists(con, "meta", "warehouse_version"):
+        return None
+    row = first_row(con, "select max(version) from meta.warehouse_version")
+    return row[0] if row else None
+
+
+def is_older(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Whether the layout is one that has to be brought along first.
 
     Raises:
-        LcmError: naming both versions.
+        LcmError: naming both versions, when it is newer than this code knows.
     """
-    if not table_exists(con, "meta", "warehouse_version"):
-        return
-    row = first_row(con, "select max(version) from meta.warehouse_version")
-    if row and row[0] is not None and row[0] > WAREHOUSE_VERSION:
+    layout = layout_of(con) or WAREHOUSE_VERSION
+    if layout > WAREHOUSE_VERSION:
         raise LcmError(
-            f"{path} has layout version {row[0]}, newer than the {WAREHOUSE_VERSION} that this lcm-ml knows",
+            f"{path} has layout version {layout}, newer than the {WAREHOUSE_VERSION} that this lcm-ml knows",
             "upgrade this checkout (git pull, then make setup), or set LCM_WAREHOUSE to another path",
         )
+    return layout < WAREHOUSE_VERSION
 
 
 def first_row(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:

@@ -1,12 +1,15 @@
 """What is loaded, built, trained, scored and published, and from when."""
 
+import os
+from datetime import datetime
 from typing import Any
 
 import duckdb
 
-from lcm_ml.publishing.snapshot import current_manifest
-from lcm_ml.warehouse import state
-from lcm_ml.warehouse.connection import rows, table_exists
+from lcm_ml import project
+from lcm_ml.publishing.catalogue import current_manifest
+from lcm_ml.warehouse import failures, state
+from lcm_ml.warehouse.connection import read_holder, rows, table_exists
 
 
 def collect(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def collect(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "champion": _champion(con) if built else None,
         "metrics": _metrics(con) if built else [],
         "scores": _scores(con) if built else [],
-        "failures": _failures(con) if built else [],
+        "failures": _failures(con),
         "published": current_manifest(),
     }
 
@@ -117,18 +120,89 @@ def _scores(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     )
 
 
+SHOWN_FAILURES = 5
+
+
 def _failures(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """The newest open failures: no later run of the same command went well.
+
+    Each has command, started_at (UTC), run_id, message and next_step.
+    """
+    told = {failure["command"]: failure for failure in _failed_runs(con)}
+    went_well = _went_well(con)
+    for failure in failures.read():
+        failure["started_at"] = datetime.fromisoformat(failure["started_at"]).replace(tzinfo=None)
+        if failure["started_at"] > went_well.get(failure["command"], datetime.min):
+            told[failure["command"]] = failure
+    found = [*told.values(), *_failed_build(con, told), *_killed()]
+    return sorted(found, key=lambda failure: failure["started_at"], reverse=True)[:SHOWN_FAILURES]
+
+
+def _failed_runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    if not table_exists(con, "ml", "model_runs"):
+        return []
     return rows(
         con,
         """
-        select command, started_at, message
+        select
+            'lcm-ml ' || command as command, started_at, run_id, message,
+            coalesce(next_step, 'run `lcm-ml ' || command || '` again') as next_step
         from ml.model_runs
-        where
-            status = 'failed'
-            and started_at > coalesce(
-                (select max(started_at) from ml.model_runs where status = 'ok'), timestamp '1900-01-01'
-            )
-        order by started_at desc
-        limit 5
+        qualify row_number() over (partition by command order by started_at desc) = 1 and status = 'failed'
         """,
     )
+
+
+def _went_well(con: duckdb.DuckDBPyConnection) -> dict[str, datetime]:
+    """When each command last went well, for what `failures` keeps and a part of `lcm-ml run` has mended since."""
+    if not table_exists(con, "ml", "model_runs"):
+        return {}
+    found = con.execute(
+        "select 'lcm-ml ' || command, max(finished_at) from ml.model_runs where status = 'ok' group by command"
+    )
+    return dict(found.fetchall())
+
+
+def _failed_build(con: duckdb.DuckDBPyConnection, told: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    build = state.last_build(con)
+    if build is None or build["status"] == "ok":
+        return []
+    run = told.get("lcm-ml run")
+    if run and run["started_at"] >= build["started_at"]:
+        return []  # that one tells of it
+    failed = build["status"] == "failed"
+    return [
+        {
+            "command": f"dbt {build['command']}",
+            "started_at": build["started_at"],
+            "run_id": build["build_id"],
+            "message": f"failed in {build['failed_nodes']}" if failed else "did not finish: it was killed",
+            "next_step": "see logs/dbt.log, mend it, then `dbt build`" if failed else "`dbt build` (or `lcm-ml run`)",
+        }
+    ]
+
+
+def _killed() -> list[dict[str, Any]]:
+    """A job that was killed leaves its name where it cannot be overlooked: the next job takes it away."""
+    holder = read_holder(project.warehouse_path())
+    if holder is None or _is_alive(holder["pid"]):
+        return []
+    return [
+        {
+            "command": holder["command"],
+            "started_at": datetime.fromisoformat(holder["since"]).replace(tzinfo=None),
+            "run_id": None,
+            "message": "did not finish: it was killed; what it had not finished is as it was before",
+            "next_step": f"run `{holder['command']}` again",
+        }
+    ]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
