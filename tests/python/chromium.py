@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-    "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars",
+    "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--hide-scrollbars",
 )  # fmt: skip
 TIMEOUT = 60
 
@@ -73,13 +73,13 @@ class Page:
         found: dict[str, Any] = json.loads(message)
         return found
 
-    def open(self, path: Path, width: int, height: int = 900, scale: float = 1) -> None:
-        """Load a file at a size and wait until it is drawn."""
+    def open(self, page: Path | str, width: int, height: int = 900, scale: float = 1) -> None:
+        """Load a file or an address of this machine at a size, and wait until it is drawn."""
         mobile = width < 600
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
         )
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self.told("Page.loadEventFired"):
             self.events.append(self._next())
 
@@ -113,7 +113,7 @@ class Page:
 
 @contextlib.contextmanager
 def page() -> Iterator[Page]:
-    """A tab of a browser of its own, without a network."""
+    """A tab of a browser of its own, without a network but this machine itself."""
     browser = find()
     assert browser
     to_browser, to_browser_end = os.pipe()

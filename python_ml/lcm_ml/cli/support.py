@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lcm_ml.cli import support_serve
 from lcm_ml.cli.console import JsonOption, command, emit, out, progress, with_interval
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ AsOf = Annotated[
     datetime | None,
     typer.Option(help="One of marts.as_of_dates. Default: the end of the data.", formats=["%Y-%m-%d"]),
 ]
+app.command()(support_serve.serve)
 METRICS = ("intent_macro_f1", "recall_at_3", "mrr", "refusal_precision", "refusal_recall", "right_article_first")
 
 

@@ -1,5 +1,6 @@
 """Tickets, articles and a user's own facts, as they were known at an as_of_date."""
 
+from dataclasses import fields
 from datetime import date
 
 import duckdb
@@ -98,47 +99,7 @@ def facts_of(con: duckdb.DuckDBPyConnection, user_id: str) -> Facts | None:
     Raises:
         LcmError: when the marts may not be read.
     """
-    currency = str(built_settings(con)["base_currency"])
-    profiles = rows(
-        con,
-        """
-        select as_of_date, stage, days_in_stage, last_purchase_date, marketing_consent
-        from serving.user_profiles
-        where user_id = ?
-        """,
-        [user_id],
-    )
-    if not profiles:
-        return None
-    profile = profiles[0]
-    asked = {"user_id": user_id, "as_of": profile["as_of_date"], "bought": profile["last_purchase_date"]}
-    amount = read(
-        con,
-        f"""
-        select cast(sum(amount) as double) as amount
-        from marts.purchase_days
-        where {USER_AT} = $user_id and purchase_date = $bought and purchase_date < $as_of
-        """,
-        asked,
-    ).item()
-    tickets = read(
-        con,
-        f"""
-        select count(*) as n, min(created_date) as oldest
-        from marts.support_tickets
-        where {USER_AT} = $user_id and created_date < $as_of and coalesce(resolved_date >= $as_of, true)
-        """,
-        {name: asked[name] for name in ("user_id", "as_of")},
-    ).row(0)
-    return Facts(
-        user_id,
-        profile["as_of_date"],
-        currency,
-        stage=profile["stage"],
-        days_in_stage=profile["days_in_stage"],
-        last_purchase_date=profile["last_purchase_date"],
-        last_purchase_amount=amount,
-        marketing_consent=profile["marketing_consent"],
-        open_tickets=tickets[0],
-        oldest_ticket_date=tickets[1],
-    )
+    built_settings(con)
+    names = ", ".join(field.name for field in fields(Facts))
+    found = rows(con, f"select {names} from serving.support_facts_latest where user_id = ?", [user_id])
+    return Facts(**found[0]) if found else None

@@ -1,7 +1,8 @@
 """The assistant: built once from articles and labelled tickets, then held; it recognises, searches, answers or not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,26 @@ class Assistant:
         about = intent if intent != UNKNOWN else citations[0].intent or UNKNOWN
         written = write_answer(language, about, citations[0].title, citations[0].passage, facts)
         return Answer(language, intent, probability, False, written, citations)
+
+    def ask_as_rows(self, question: str, user_id: str | None, facts: Facts | None) -> dict[str, Any]:
+        """`ask`, as one flat document, with what the asker should know about the answer.
+
+        Args:
+            question: any text.
+            user_id: who asks, or None.
+            facts: of that user; None where it is not known.
+
+        Returns:
+            The fields of `Answer`, with those of `written` in place of it, user_known and notes.
+        """
+        answer = asdict(self.ask(question, facts))
+        written = answer.pop("written")
+        notes = []
+        if user_id and facts is None:
+            notes.append(f"no user {user_id!r} in user_profiles: a general answer")
+        if not self.indexes:
+            notes.append("there are no articles: load kb_articles")
+        return {**answer, **written, "user_known": facts is not None, "notes": notes}
 
     def judge(self, texts: pl.DataFrame) -> pl.DataFrame:
         """Recognise many texts at once and suggest an article for each.
