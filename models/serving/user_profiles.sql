@@ -119,6 +119,8 @@ select
     worth.value_decile,
     -- what to offer next, and what it was told
     recommended.next_products,
+    actions.action as next_action,
+    actions.why as next_action_why,
     contacts.last_contact_date,
     contacts.last_contacts
 from users
@@ -152,6 +154,10 @@ left join recommended
     on
         users.user_id = recommended.user_id
         and users.as_of_date = recommended.as_of_date
+left join {{ ref('next_best_actions_latest') }} as actions
+    on
+        users.user_id = actions.user_id
+        and users.as_of_date = actions.as_of_date
 left join contacts on users.user_id = contacts.user_id
 left join {{ ref('stg_users') }} as accounts
     on users.user_id = accounts.user_id

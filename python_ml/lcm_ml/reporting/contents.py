@@ -2,6 +2,8 @@
 
 from lcm_ml.reporting.section import Group
 from lcm_ml.reporting.sections import (
+    actions,
+    budget,
     cohorts,
     experiments,
     fairness,
@@ -15,6 +17,7 @@ from lcm_ml.reporting.sections import (
     recommendations,
     rules,
     segments,
+    strategy,
     support,
     uplift,
     users,
@@ -35,6 +38,7 @@ GROUPS = (
     Group("forecast", "What to expect", forecast.SECTIONS),
     Group("recommendations", "Recommendations", recommendations.SECTIONS),
     Group("campaigns", "What campaigns do", uplift.SECTIONS),
+    Group("next-actions", "What to do next", (*budget.SECTIONS, *actions.SECTIONS, *strategy.SECTIONS)),
     Group("experiments", "Experiments", experiments.SECTIONS),
     Group("models", "How good the model is", (*models.SECTIONS, *features.SECTIONS)),
     Group("fairness", "Fairness", fairness.SECTIONS),

@@ -1,0 +1,22 @@
+select
+    campaign_id,
+    user_id,
+    as_of_date,
+    arm,
+    sent_at,
+    rule_id,
+    offer,
+    campaign_kind,
+    channel,
+    product_id,
+    send_date,
+    send_daypart,
+    contact_cost,
+    discount_share,
+    expected_profit,
+    stage,
+    churn_probability,
+    uplift_segment,
+    value_decile,
+    run_id
+from {{ source('ml', 'actions_sent') }}

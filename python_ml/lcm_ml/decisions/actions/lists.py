@@ -1,0 +1,117 @@
+"""Lists to send, one per channel, as CSV and Parquet; a folder of them appears whole or not at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from lcm_ml.decisions.actions.sending import CONTROL
+from lcm_ml.errors import LcmError, from_system
+
+RISKY = "^[=+@\t\r-]"
+"""First characters that make a spreadsheet take a cell for a formula."""
+
+
+def channel_lists(sent: pl.DataFrame, titles: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """What each channel needs to contact its users, and no more: neither scores nor who is held back.
+
+    Args:
+        sent: rows of ml.actions_sent.
+        titles: product_id, title.
+
+    Returns:
+        Channel to user_id, campaign_id, offer, discount_share, product_id, product_title, send_date, send_daypart.
+    """
+    treated = sent.filter(pl.col("arm") != CONTROL).join(titles, on="product_id", how="left").sort("user_id")
+    return {
+        channel: treated.filter(pl.col("channel") == channel).select(
+            "user_id",
+            "campaign_id",
+            "offer",
+            "discount_share",
+            "product_id",
+            pl.col("title").alias("product_title"),
+            "send_date",
+            "send_daypart",
+        )
+        for channel in treated["channel"].unique().sort()
+    }
+
+
+def spreadsheet_safe(frame: pl.DataFrame) -> pl.DataFrame:
+    """Texts that a spreadsheet would take for a formula, with ' before them."""
+    texts = [pl.col(name) for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(
+        pl.when(text.str.contains(RISKY)).then(pl.format("'{}", text)).otherwise(text).name.keep() for text in texts
+    )
+
+
+def write(frames: dict[str, pl.DataFrame], folder: Path, run_id: str, place: Callable[[], None]) -> list[Path]:
+    """Write each frame as NAME.csv and NAME.parquet.
+
+    They lie in a hidden folder first, which takes the place of `folder` in one step after `place` was done: whatever
+    ends the process before leaves no list in sight.
+
+    Args:
+        frames: name to rows.
+        folder: where they go; what a dry run left there is replaced.
+        run_id: of the run that makes them.
+        place: what must have happened before anybody may see the lists.
+
+    Returns:
+        The files.
+
+    Raises:
+        LcmError: when they cannot be written.
+    """
+    unfinished = unfinished_of(folder, run_id)
+    try:
+        for leftover in folder.parent.glob(unfinished_of(folder, "*").name):
+            shutil.rmtree(leftover)
+        unfinished.mkdir(parents=True, mode=0o700)
+        for name, frame in frames.items():
+            for path, save in (
+                (unfinished / f"{name}.csv", spreadsheet_safe(frame).write_csv),
+                (unfinished / f"{name}.parquet", frame.write_parquet),
+            ):
+                path.touch(mode=0o600)
+                save(path)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise from_system(error) from error
+    place()
+    return finish(folder, run_id)
+
+
+def unfinished_of(folder: Path, run_id: str) -> Path:
+    """Where the lists of `folder` lie until they may be seen."""
+    return folder.with_name(f".{folder.name}.{run_id}.unfinished")
+
+
+def finish(folder: Path, run_id: str) -> list[Path]:
+    """Bring lists that are complete in sight.
+
+    Raises:
+        LcmError: when the folder cannot be written.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished_of(folder, run_id).replace(folder)
+    except OSError as error:
+        raise from_system(error) from error
+    return sorted(folder.iterdir())
+
+
+def refuse_lists_without_record(folder: Path) -> None:
+    """Refuse to take the place of lists that may have been sent.
+
+    Raises:
+        LcmError: when the folder is there.
+    """
+    if folder.exists():
+        raise LcmError(
+            f"{folder} has lists, but the warehouse has no record that they were made: they may have been sent",
+            "if they were, load its campaigns and campaign_touches; then move the folder away",
+        )

@@ -1,0 +1,1 @@
+"""Whom to contact, through which channel and with what offer, under a budget."""
