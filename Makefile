@@ -11,10 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export DBT_PROFILES_DIR := $(CURDIR)
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help setup demo sample test lint format docs lock clean
+.PHONY: help setup demo sample test lint format chaos chaos-long docs lock clean
 
 help: ## List the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # An install step leaves its mark only when it went through, so a broken one is done again.
 $(VENV)/runtime.done: requirements.lock pyproject.toml
@@ -42,9 +42,10 @@ sample: setup ## Make the sample seeds again
 
 # One thread for each worker: small fits on shared threads mostly wait for each other.
 test: $(VENV)/dev.done ## Run all tests: dbt build on the sample, then pytest
-	@rm -f target/sample.duckdb && mkdir -p target
-	@LCM_WAREHOUSE=target/sample.duckdb $(BIN)/dbt build
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@rm -f target/sample/lcm.duckdb && mkdir -p target/sample
+	@LCM_WAREHOUSE=target/sample/lcm.duckdb $(BIN)/dbt build --target-path target/sample
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --sample=target/sample/lcm.duckdb \
+		--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
 	@$(BIN)/ruff check .
@@ -57,6 +58,17 @@ format: $(VENV)/dev.done ## Format Python and SQL
 	@$(BIN)/ruff format .
 	@$(BIN)/sqlfluff fix models tests/dbt
 
+# What is promised of readers, crashes and bad input, on shops of their own. docs/reliability.md has the figures.
+chaos: $(VENV)/dev.done ## Readers during rebuilds, kills, mutated files: about 10 minutes
+	@$(BIN)/python benchmarks/chaos/readers.py --cycles 4
+	@$(BIN)/python benchmarks/chaos/kills.py --kills 5
+	@$(BIN)/python benchmarks/chaos/fuzz.py --files 100
+
+chaos-long: $(VENV)/dev.done ## The same for hours: 20 cycles, 200 kills, 2,000 files
+	@$(BIN)/python benchmarks/chaos/readers.py --cycles 20
+	@$(BIN)/python benchmarks/chaos/kills.py --kills 200
+	@$(BIN)/python benchmarks/chaos/fuzz.py --files 2000
+
 docs: setup ## Make the dbt docs of the warehouse, in target/static_index.html
 	@$(BIN)/dbt docs generate --static
 
@@ -66,7 +78,7 @@ lock: ## Resolve the requirements again (needs uv)
 		-o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --no-strip-extras --extra demo --extra insights --extra forecast --extra tune --extra onnx --extra fairness \
-		--extra mlflow --group build --group dev \
+		--extra mlflow --extra serve --extra postgres --group build --group dev \
 		-c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 

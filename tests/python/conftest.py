@@ -1,6 +1,7 @@
 """Fixtures of the tests: a built sample, a warehouse of their own, and lcm-ml as a user calls it."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,23 @@ from lcm_ml.warehouse.connection import connect
 settings.register_profile("lcm", deadline=None)
 settings.load_profile("lcm")
 
+# Files of the most processor time, which the workers of pytest-xdist begin with: one that comes last keeps one worker
+# busy while the others have nothing left. What needs a whole run comes after the file that makes it.
+FIRST = ("test_end_to_end", "test_point_in_time", "test_monitoring", "test_own_tables", "test_segments")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sample", help="a warehouse in which dbt built the sample; without it the tests build one")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
 
 @pytest.fixture(scope="session")
-def sample_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def sample_build(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The sample, built once for all tests; nothing was fitted. Do not change it: take `sample`."""
+    given = pytestconfig.getoption("sample")
     own = tmp_path_factory.getbasetemp()
     folder = (own if worker_id == "master" else own.parent) / "sample"
     folder.mkdir(exist_ok=True)
@@ -30,7 +44,10 @@ def sample_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     # The workers of pytest-xdist share it: the first one builds, the others wait.
     with FileLock(folder / "build.lock"):
         if not (folder / "done").exists():
-            build(path, *WITHOUT_TESTS)
+            if given:
+                shutil.copyfile(given, path)
+            else:
+                build(path, *WITHOUT_TESTS)
             (folder / "done").touch()
     return path
 
@@ -45,7 +62,11 @@ def sample_run(sample_build: Path) -> Path:
             with warehouse_at(path), connect():
                 pass  # so that the file is made as lcm-ml makes it
             shutil.copyfile(sample_build, path)
-            result = lcm(path, "run")
+            before = os.umask(0)  # so that what is private is so by lcm-ml's own doing
+            try:
+                result = lcm(path, "run")
+            finally:
+                os.umask(before)
             path.with_name("run.json").write_text(json.dumps(result), encoding="utf-8")
     return path
 

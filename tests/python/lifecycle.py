@@ -2,16 +2,22 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars as pl
+from filelock import FileLock
 from polars.testing import assert_frame_equal
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Where `make test` builds the sample, as it names it: dbt parses anew for another value of LCM_WAREHOUSE.
+SAMPLE = Path("target/sample/lcm.duckdb")
 
 # The marts that must be the same however they came about, and the key of each.
 MARTS = {
@@ -31,6 +37,8 @@ MARTS = {
 
 # For builds whose rows are looked at, not dbt's own tests of them.
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "unit_test")
+# The marts above and what they are made of: for builds that nothing is served from.
+ONLY_MARTS = (*WITHOUT_TESTS, "--select", *(f"+{name}" for name in MARTS))
 
 
 @contextmanager
@@ -59,28 +67,44 @@ class DbtRun:
         return [message for message in self.messages if message.startswith("lcm: ")]
 
 
+HERE = ("--project-dir", str(ROOT), "--profiles-dir", str(ROOT), "--quiet", "--log-level-file", "none")
+
+
+@cache
+def parsed_project(sources: str) -> Any:
+    """The project as dbt parses it, once for each process: a parse takes as long as half a build of the sample.
+
+    Args:
+        sources: the settings of sources (raw_schema ...) as JSON. Only these are read while parsing (a test looks),
+            all others when a model runs.
+    """
+    from dbt.cli.main import dbtRunner
+
+    if sources != "{}":
+        with tempfile.TemporaryDirectory() as target, warehouse_at(SAMPLE):
+            result = dbtRunner().invoke(["parse", *HERE, "--target-path", target, "--vars", sources])
+    else:
+        target = str(ROOT / SAMPLE.parent)
+        # dbt keeps what it parsed there; the first process parses, the others read it.
+        with FileLock(f"{target}.lock"), warehouse_at(SAMPLE):
+            result = dbtRunner().invoke(["parse", *HERE, "--target-path", target])
+    assert result.success, result.exception
+    return result.result
+
+
 def dbt(path: Path, *arguments: str, variables: dict[str, Any] | None = None) -> DbtRun:
     """Run a dbt command on the warehouse at `path`, within this process, and give the file's lock back."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
+    assert path.name == SAMPLE.name, "the name of the file is that of the database, which dbt wrote down as it parsed"
     messages: list[str] = []
-    command = [
-        *arguments,
-        "--project-dir",
-        str(ROOT),
-        "--profiles-dir",
-        str(ROOT),
-        "--quiet",
-        "--log-level-file",
-        "none",
-    ]
-    command += ["--target-path", str(path.parent / "target")]
-    if variables:
-        command += ["--vars", json.dumps(variables)]
+    settings = variables or {}
+    project = parsed_project(json.dumps({name: settings[name] for name in settings if name.startswith("raw_")}))
+    command = [*arguments, *HERE, "--target-path", str(path.parent / "target"), "--vars", json.dumps(settings)]
     with warehouse_at(path):
         try:
-            result = dbtRunner(callbacks=[lambda event: messages.append(event.info.msg)]).invoke(command)
+            result = dbtRunner(project, [lambda event: messages.append(event.info.msg)]).invoke(command)
         finally:
             DuckDBConnectionManager.close_all_connections()
     return DbtRun(bool(result.success), messages)

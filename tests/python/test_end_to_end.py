@@ -17,7 +17,7 @@ import pytest
 import typer
 import yaml
 from click.testing import Result
-from lifecycle import ROOT, WITHOUT_TESTS, build, change, lcm, query, warehouse_at
+from lifecycle import ROOT, WITHOUT_TESTS, build, change, dbt, lcm, query, warehouse_at
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
@@ -309,12 +309,9 @@ def test_data_that_allows_no_fit_is_explained(copy: Path, statement: str, words:
 
 
 def test_dbt_docs_and_source_freshness(done: Path) -> None:
-    environment = os.environ | {"LCM_WAREHOUSE": str(done)}
-    target = str(done.parent / "target")
     for arguments in (["docs", "generate"], ["source", "freshness"]):
-        command = [sys.executable, "-m", "dbt.cli.main", *arguments, "--target-path", target]
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stdout
+        run = dbt(done, *arguments)
+        assert run.success, run.messages[-20:]
 
 
 def test_every_column_is_described() -> None:
@@ -333,6 +330,15 @@ def test_settings_are_listed_where_they_are_recorded(done: Path) -> None:
     variables = yaml.safe_load((ROOT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
     recorded = query(done, "select name from meta.settings")["name"].to_list()
     assert sorted(recorded) == sorted(variables)
+
+
+def test_only_settings_of_sources_are_read_while_dbt_parses() -> None:
+    """The tests' builds share one parsed project (lifecycle.py), whatever their other settings are."""
+    parsed = [path.read_text(encoding="utf-8") for path in (ROOT / "models").rglob("*.yml")]
+    for path in (ROOT / "models").rglob("*.sql"):
+        parsed += re.findall(r"\{\{\s*config\(.*?\)\s*\}\}", path.read_text(encoding="utf-8"), re.DOTALL)
+    names = {name for text in parsed for name in re.findall(r"var\('(\w+)'", text)}
+    assert names == {"raw_database", "raw_schema", "raw_identifiers"}
 
 
 def every_command(group: Any, *path: str) -> list[list[str]]:

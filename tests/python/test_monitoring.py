@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lifecycle import WITHOUT_TESTS, build, change, lcm, query, warehouse_at
+from lifecycle import ONLY_MARTS, build, change, lcm, query, warehouse_at
 from shifts import SHIFTS, alerts_of, in_marts
 from typer.testing import CliRunner
 
@@ -100,7 +100,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lcm(path, "simulate", "--users", "900", "--days", "600", "--seed", "4", "--out", str(folder / "shop"))
     tables = [f"--{file.stem.replace('_', '-')}={file}" for file in (folder / "shop").glob("*.parquet")]
     lcm(path, "load", "files", *tables)
-    build(path, *WITHOUT_TESTS, variables={"as_of_count": 30})
+    build(path, *ONLY_MARTS, "+alerts_latest", variables={"as_of_count": 30})
     return path
 
 

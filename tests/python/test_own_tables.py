@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 import yaml
-from lifecycle import ROOT, WITHOUT_TESTS, build, dbt, query
+from lifecycle import ONLY_MARTS, ROOT, build, dbt, query
 
 
 def readme_vars() -> dict[str, object]:
@@ -54,12 +54,12 @@ def test_the_readme_example_builds(shop_tables: Path) -> None:
 
 
 def test_a_changed_table_is_noticed(shop_tables: Path) -> None:
-    build(shop_tables, *WITHOUT_TESTS, variables=readme_vars())
-    unchanged = build(shop_tables, *WITHOUT_TESTS, variables=readme_vars())
+    build(shop_tables, *ONLY_MARTS, variables=readme_vars())
+    unchanged = build(shop_tables, *ONLY_MARTS, variables=readme_vars())
     assert not [line for line in unchanged.own if "computes" in line]
     with duckdb.connect(str(shop_tables)) as con:
         con.execute("insert into shop.order_lines values ('new', 'C1', '2025-12-10 10:00', 'O9', 'S1', 12)")
-    changed = build(shop_tables, *WITHOUT_TESTS, variables=readme_vars())
+    changed = build(shop_tables, *ONLY_MARTS, variables=readme_vars())
     assert [line for line in changed.own if line.startswith("lcm: user_features computes")]
 
 

@@ -1,5 +1,6 @@
 """Artefacts come back as they were, or not at all."""
 
+import hashlib
 import json
 from datetime import date
 
@@ -10,7 +11,7 @@ import pytest
 from synthetic import churn_frame
 
 from lcm_ml import project
-from lcm_ml.churn.estimator import recipes
+from lcm_ml.churn.estimator import ESTIMATORS, recipes
 from lcm_ml.churn.model import fit_model
 from lcm_ml.errors import LcmError, UsageError
 from lcm_ml.frames.splits import split_by_date
@@ -55,6 +56,18 @@ def test_a_loaded_model_predicts_the_same(frame, model):
     assert manifest["run_id"] == "r"
     assert {column["name"] for column in manifest["columns"]} == set(frame.features) - {"same"}
     assert "no purchase" in manifest["label"]["definition"]
+
+
+def test_a_model_of_the_first_format_predicts_the_same(frame, model, warehouse):
+    if model.name not in ESTIMATORS:
+        pytest.skip("the first format had no estimators of one's own")
+    artefacts.save(model, "v1", {})
+    path = warehouse.parent / "w.artefacts" / "v1" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["kind"]
+    path.write_text(json.dumps(manifest | {"format": 1}), encoding="utf-8")
+    loaded, _ = artefacts.load("v1", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert np.array_equal(loaded.predict(frame.data), model.predict(frame.data))
 
 
 def test_artefacts_are_private_and_hold_no_pickle(model):

@@ -32,13 +32,14 @@ from lcm_ml.reporting.sections.models import with_wilson
 HOSTILE = "<script>alert(1)</script>&\"'"
 SVG = "{http://www.w3.org/2000/svg}"
 TEST_DAY = "date '2025-11-24'"
-DRAWN = 52
+DRAWN = 55
 """Charts in a report that lacks nothing, with one sensitive attribute."""
-TOO_SMALL_FOR = {"responses", "uplift", "uplift-overlap"}
+TOO_SMALL_FOR = {"strategy", "responses", "uplift", "uplift-overlap"}
 """Sections that the sample has too few campaign touches for; tests of their own show them filled."""
 FOUND = (
     "user_values", "user_lifetime", "value_", "recommendation", "session_", "frequent_paths", "path_", "sequence_",
     "text_", "product_sentiments", "ticket_", "support_", "survival_", "purchase_", "forecast",
+    "next_best_actions", "budget_",
 )  # fmt: skip
 """How the tables are called that `lcm-ml run` fills with what it finds out about users."""
 ABLATION = """
@@ -251,6 +252,7 @@ def test_before_a_fit_each_empty_section_names_its_command_and_draws_nothing(bui
         "words-sentiment": "lcm-ml words", "words-topics": "lcm-ml words", "forecast-sales": "lcm-ml forecast",
         "forecast-stages": "lcm-ml forecast", "forecast-accuracy": "lcm-ml forecast",
         "support-intents": "lcm-ml support", "support-queue": "lcm-ml support",
+        "budget": "lcm-ml budget", "actions": "lcm-ml act", "strategy": "lcm-ml strategy",
         "responses": "lcm-ml response", "uplift": "lcm-ml uplift", "uplift-overlap": "lcm-ml uplift",
         "recommendation-quality": "lcm-ml recommend", "recommendations": "lcm-ml recommend",
         "experiments": "lcm-ml experiment", "test": "lcm-ml fit", "folds": "lcm-ml evaluate",

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, out
+from lcm_ml.cli.console import JsonOption, command, emit, line, out
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -25,8 +25,8 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _show(result: dict[str, Any]) -> None:
-    marks = {"ok": "[green]ok[/green]    ", "note": "[yellow]note[/yellow]  ", "failed": "[bold red]failed[/bold red]"}
+    styles = {"ok": "green", "note": "yellow", "failed": "bold red"}
     for check in result["checks"]:
-        out.print(f"{marks[check['status']]}  {check['check']}: {check['detail']}")
+        line(check["status"], f"{check['check']}: {check['detail']}", styles[check["status"]], width=8)
         if check["mend"]:
             out.print(f"        next: {check['mend']}")

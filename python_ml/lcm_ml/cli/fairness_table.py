@@ -3,7 +3,6 @@
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from lcm_ml.cli.console import out, with_interval
@@ -82,7 +81,7 @@ def _show_audit(found: dict[str, Any], title: str) -> None:
 
 def _group_table(found: dict[str, Any], title: str) -> Table:
     table = Table(
-        title=f"{escape(title)}: not known of {found['unknown']:,} users",
+        title=f"{title}: not known of {found['unknown']:,} users",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
@@ -93,7 +92,7 @@ def _group_table(found: dict[str, Any], title: str) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for group in (found["everybody"], *found["groups"]):
         cells = [_cell(group["figures"].get(metric)) for metric in COLUMNS]
-        table.add_row(escape(group["level"]), f"{group['users']:,}", *cells)
+        table.add_row(group["level"], f"{group['users']:,}", *cells)
     return table
 
 

@@ -20,7 +20,13 @@ RUNNERS = {
     "uplift": "uplift:run_uplift",
     "experiment": "experiment_analysis:run_experiment",
     "support triage": "support_runs:run_triage",
+    "budget": "budget:run_budget",
+    "act": "act_runs:run_act",
+    "strategy": "strategy:run_strategy",
 }
+
+# What depends on scores, effects and what a marketer set, which the data's fingerprint does not tell. They are quick.
+EVERY_TIME = ("budget", "act", "strategy")
 
 
 def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
         wanted = built_settings(con)["insights"]
         if unknown := [name for name in wanted if name not in RUNNERS]:
             raise LcmError(f"the var insights names {', '.join(map(repr, unknown))}", f"there are {', '.join(RUNNERS)}")
-        current = [] if again else [name for name in wanted if is_current(con, name)]
+        current = [] if again else [name for name in wanted if name not in EVERY_TIME and is_current(con, name)]
     due = [name for name in wanted if name not in current]
     done: dict[str, Any] = {}
     failed: dict[str, str] = {}

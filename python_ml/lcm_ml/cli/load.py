@@ -6,6 +6,7 @@ import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
 from lcm_ml.errors import UsageError
+from lcm_ml.warehouse.failures import kept
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,7 @@ def complete_journey(pseudonymise: PseudonymiseOption = False, as_json: JsonOpti
 
     Example: `lcm-ml load complete-journey`
     """
-    with command(as_json):
+    with command(as_json), kept("lcm-ml load complete-journey"):
         from lcm_ml.sources.complete_journey import load_complete_journey
         from lcm_ml.sources.pseudonyms import Pseudonyms
 
@@ -72,7 +73,7 @@ def files(
 
     Example: `lcm-ml load files --events 'exports/*.csv.gz' --map events.user_id=customer_id --append`
     """
-    with command(as_json):
+    with command(as_json), kept("lcm-ml load files"):
         from lcm_ml.sources.files import FileOptions, load_files
         from lcm_ml.sources.pseudonyms import Pseudonyms
 

@@ -1,24 +1,32 @@
 """The command line: `lcm-ml`. Commands live one to a module and import what is heavy when they run."""
 
+import os
 from typing import Annotated
 
 import typer
 
 import lcm_ml
+from lcm_ml import logs
 from lcm_ml.cli import (
+    act,
+    backup,
+    budget,
     cohorts,
     doctor,
     enrich,
     evaluate,
     experiment,
+    export_user,
     fairness,
     fit,
     forecast,
+    forget,
     load,
     models,
     monitor,
     paths,
     profile,
+    publish,
     recommend,
     report,
     response,
@@ -29,7 +37,9 @@ from lcm_ml.cli import (
     segment,
     similar,
     simulate,
+    snapshots,
     status,
+    strategy,
     support,
     threshold,
     uplift,
@@ -49,7 +59,9 @@ app.add_typer(load.app, name="load")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(act.app, name="act")
 app.add_typer(similar.app, name="similar")
+app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(support.app, name="support")
 app.command()(load.pseudonym)
 app.command()(simulate.simulate)
@@ -71,10 +83,17 @@ app.command()(segment.segment)
 app.command()(recommend.recommend)
 app.command()(response.response)
 app.command()(uplift.uplift)
+app.command()(budget.budget)
+app.command()(strategy.strategy)
 app.command("run")(run.run)
-app.command()(run.publish)
+app.command()(publish.publish)
 app.command()(report.report)
 app.command()(status.status)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.command()(backup.upgrade)
+app.command()(forget.forget)
+app.command("export-user")(export_user.export_user)
 app.command()(doctor.doctor)
 
 
@@ -86,11 +105,21 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(help="Append what happens to this file, as JSON lines; - is stderr.", envvar=logs.VARIABLE),
+    ] = None,
 ) -> None:
     """Load a shop's events, train churn models, score users and publish the tables."""
+    # What is written here, by dbt and DuckDB too (write-ahead log, locks), is for its owner alone.
+    os.umask(os.umask(0o077) | 0o077)
+    logs.name_command(f"lcm-ml {context.invoked_subcommand}")
+    if log:
+        os.environ[logs.VARIABLE] = log
 
 
 def entry_point() -> None:

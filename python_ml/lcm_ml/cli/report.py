@@ -33,7 +33,7 @@ def run_report(out_path: Path | None, advance: Advance, user_id: str | None = No
     Raises:
         LcmError: when nothing is built, or there is no such user.
     """
-    from lcm_ml.publishing.snapshot import current_manifest
+    from lcm_ml.publishing.catalogue import current_manifest
     from lcm_ml.reporting.report import write_report
     from lcm_ml.warehouse.connection import connect
 

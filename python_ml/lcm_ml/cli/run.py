@@ -6,6 +6,7 @@ import typer
 
 from lcm_ml.cli.console import Advance, JsonOption, command, emit, err, notify, out, progress
 from lcm_ml.cli.monitor import show_alerts
+from lcm_ml.cli.publish import SchemaOption, ToOption, run_publish, show_published
 
 # Shares of the progress bar, from where the time goes on The Complete Journey.
 BUILT, FITTED, SCORED, KNOWN = 0.3, 0.6, 0.65, 0.95
@@ -15,6 +16,8 @@ def run(
     full_refresh: Annotated[bool, typer.Option(help="Rebuild all tables rather than what changed.")] = False,
     refit: Annotated[bool, typer.Option(help="Fit, and run all insights, even when they are up to date.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the fit.", min=0)] = 0,
+    to: ToOption = None,
+    schema: SchemaOption = "lcm",
     as_json: JsonOption = False,
 ) -> None:
     """Build the tables, fit when there is no champion or it is stale, score, know the users, monitor, publish.
@@ -29,13 +32,15 @@ def run(
         from lcm_ml.warehouse.connection import writer_lock
 
         with writer_lock("lcm-ml run", notify), progress("run", as_json) as advance:
-            result = run_all(advance, full_refresh=full_refresh, refit=refit, seed=seed)
+            result = run_all(advance, full_refresh=full_refresh, refit=refit, seed=seed, to=to, schema=schema)
         emit(result, as_json, _show)
     if result["insights"]["failed"]:
         raise typer.Exit(1)
 
 
-def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> dict[str, Any]:
+def run_all(
+    advance: Advance, *, full_refresh: bool, refit: bool, seed: int, to: str | None = None, schema: str = "lcm"
+) -> dict[str, Any]:
     """Run the steps one after another. Each is atomic: a failure leaves what the steps before it made.
 
     An insight that fails is told, and what it wrote last is published again: the scores must not wait for it.
@@ -53,7 +58,7 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
     from lcm_ml.warehouse.build import build
     from lcm_ml.warehouse.connection import connect
 
-    built = build(lambda what, share: advance(f"build {what}", BUILT * share), full_refresh=full_refresh)
+    built = build(lambda what, share: advance(f"build {what}", BUILT * share), notify, full_refresh=full_refresh)
     run_refresh(lambda *_: None)
     with connect(read_only=True, notify=notify) as con:
         reason = "asked for" if refit else why_stale(con)
@@ -67,7 +72,9 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
     insights = run_insights(lambda what, share: advance(what, SCORED + (KNOWN - SCORED) * share), again=refit)
     advance("monitor", KNOWN)
     watched = run_monitor(None, lambda *_: None)
-    published = run_publish(lambda what, share: advance(f"publish {what}", KNOWN + (1 - KNOWN) * share))
+    published = run_publish(
+        lambda what, share: advance(f"publish {what}", KNOWN + (1 - KNOWN) * share), to=to, schema=schema
+    )
     return {
         "built": built,
         "fit_because": reason,
@@ -77,40 +84,6 @@ def run_all(advance: Advance, *, full_refresh: bool, refit: bool, seed: int) -> 
         "watched": watched,
         "published": published,
     }
-
-
-def run_publish(advance: Advance) -> dict[str, Any]:
-    """Publish a snapshot and write the report of it.
-
-    Raises:
-        LcmError: when nothing is built, or a file cannot be written.
-    """
-    from lcm_ml.publishing.snapshot import publish
-    from lcm_ml.reporting.report import write_report
-    from lcm_ml.warehouse.connection import connect, writer_lock
-
-    with writer_lock("lcm-ml publish", notify):
-        with connect(read_only=True, notify=notify) as con:
-            manifest = publish(con, advance)
-            report = write_report(con, manifest)
-        return {
-            "snapshot_id": manifest["snapshot_id"],
-            "rows": {name: relation["rows"] for name, relation in manifest["relations"].items()},
-            "folder": manifest["folder"],
-            "views": manifest["views"],
-            "report": report,
-        }
-
-
-def publish(as_json: JsonOption = False) -> None:
-    """Publish the serving relations as one immutable snapshot, which readers switch to in one step.
-
-    Example: `lcm-ml publish`
-    """
-    with command(as_json):
-        with progress("publish", as_json) as advance:
-            result = run_publish(advance)
-        emit(result, as_json, _show_published)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -127,7 +100,7 @@ def _show(result: dict[str, Any]) -> None:
     out.print(f"scored     {scored['users']:,} users as of {scored['as_of_date']}")
     _show_insights(result["insights"])
     show_alerts([alert for alert in result["watched"]["alerts"] if alert["severity"] != "info"])
-    _show_published(result["published"])
+    show_published(result["published"])
 
 
 def _show_insights(insights: dict[str, Any]) -> None:
@@ -140,10 +113,5 @@ def _show_insights(insights: dict[str, Any]) -> None:
             out.print(f"           {name}: {result['note']}", markup=False)
     for name, message in insights["failed"].items():
         err.print(f"error: {name}: {message}", style="bold red", markup=False)
-        err.print(f"  next: lcm-ml {name}", markup=False)
-
-
-def _show_published(published: dict[str, Any]) -> None:
-    out.print(f"published  {published['snapshot_id']}: {published['folder']}")
-    out.print(f"           for BI: {published['views']}")
-    out.print(f"report     {published['report']}")
+        # `lcm-ml act` alone would send.
+        err.print(f"  next: lcm-ml {'act --dry-run' if name == 'act' else name}", markup=False)

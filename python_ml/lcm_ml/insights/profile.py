@@ -47,10 +47,12 @@ def read_profile(con: duckdb.DuckDBPyConnection, user_id: str) -> dict[str, Any]
     if not found:
         example = rows(con, "select user_id from serving.user_profiles order by user_id limit 1")
         ids = f"ids look like {example[0]['user_id']!r}; " if example else ""
-        raise LcmError(
+        error = LcmError(
             f"no user {user_id!r} in serving.user_profiles",
             f"{ids}where loads hide ids, `lcm-ml pseudonym` tells the one to look for",
         )
+        error.is_private = True
+        raise error
     lists = {
         name: rows(con, f"select * from {relation} where user_id = ? order by {order}", [user_id])
         for name, relation, order in LISTS
@@ -71,6 +73,7 @@ def card(found: dict[str, Any]) -> list[Part]:
         Part("What it likes", (*_interests(found["interests"]), *_known(profile, TASTE))),
         Part("Whether it stays", (*_known(profile, RISK), *_reasons(found["reasons"]), *_hints(found["hints"]))),
         Part("What it is worth", _known(profile, WORTH)),
+        Part("What to do next", _known(profile, NEXT)),
         Part("What to offer next", _recommendations(found["recommendations"])),
         Part("What it was told", _contacts(found["contacts"])),
     ]
@@ -135,6 +138,11 @@ def _weekday(value: Any, _: dict[str, Any]) -> str:
     return WEEKDAYS[value - 1]
 
 
+def _action(value: Any, profile: dict[str, Any]) -> str:
+    action = "leave it alone" if value == "none" else value
+    return f"{action}: {profile['next_action_why']}"
+
+
 def _risk(value: Any, profile: dict[str, Any]) -> str:
     return f"{value:.1%}: {profile['risk_band']} risk, decile {profile['churn_decile']} (1 is the highest)"
 
@@ -181,6 +189,8 @@ WORTH: Shown = (
     ("lifetime_value", "lifetime value", _money),
     ("value_decile", "value decile (1 is the most)", _plain),
 )
+
+NEXT: Shown = (("next_action", "next action", _action),)
 
 
 def _known(profile: dict[str, Any], shown: Shown) -> tuple[tuple[str, str], ...]:

@@ -105,7 +105,7 @@ def data_state(con: duckdb.DuckDBPyConnection, day: date, limits: DataLimits, no
     signs = []
     if last and last[0]:
         signs.append(DataSign("freshness", "events", "days_without_events", float((day - last[0]).days - 1)))
-    loaded = first_row(con, "select max(loaded_at) from raw.loads")
+    loaded = first_row(con, "select max(loaded_at) from raw.loads where source != 'act'")
     if loaded and loaded[0]:
         hours = (now - loaded[0]).total_seconds() / 3600
         signs.append(DataSign("freshness", "load", "hours_since_load", hours, limits.stale_after_hours))

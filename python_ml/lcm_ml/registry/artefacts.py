@@ -110,6 +110,9 @@ def read_manifest(artefact: str, artefact_hash: str) -> dict[str, Any]:
     if _sha256(content) != artefact_hash:
         raise LcmError(f"{folder / MANIFEST} was changed after it was saved", again)
     manifest: dict[str, Any] = json.loads(content)
+    if manifest["format"] == 1:
+        # Before one could bring an estimator of one's own, a model's name was its kind.
+        manifest |= {"format": FORMAT, "kind": manifest["model_name"]}
     if manifest["format"] != FORMAT or manifest["kind"] not in (*ESTIMATORS, CUSTOM):
         raise LcmError(f"{folder} was saved by another version of lcm-ml ({manifest['code_version']})", again)
     for name, expected in manifest["files"].items():

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -11,7 +10,8 @@ from typing import Any, TypeVar
 import duckdb
 import polars as pl
 
-from lcm_ml.errors import LcmError, UsageError
+from lcm_ml import logs
+from lcm_ml.errors import LcmError, LockedError, UsageError
 from lcm_ml.frames.frame import inputs_fingerprint, resolve_as_of
 from lcm_ml.warehouse import writer
 from lcm_ml.warehouse.connection import Notify, connect, transaction, writer_lock
@@ -25,10 +25,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _stamp() -> str:
-    return f"{utc_now():%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
-
-
 @dataclass
 class Run:
     """A run of a command that writes ml tables. `stamp` sorts by time and is unique."""
@@ -37,7 +33,7 @@ class Run:
     parameters: dict[str, Any]
     seed: int | None = None
     data_fingerprint: str | None = None
-    stamp: str = field(default_factory=_stamp)
+    stamp: str = field(default_factory=logs.stamp)
     started_at: datetime = field(default_factory=utc_now)
 
     @property
@@ -45,7 +41,7 @@ class Run:
         """Identifies the run in every table."""
         return f"{self.stamp}-{self.command}"
 
-    def row(self, status: str, message: str | None = None) -> pl.DataFrame:
+    def row(self, status: str, message: str | None = None, next_step: str | None = None) -> pl.DataFrame:
         """The run as a row of ml.model_runs, finished now."""
         return pl.DataFrame(
             {
@@ -58,8 +54,14 @@ class Run:
                 "data_fingerprint": [self.data_fingerprint],
                 "seed": [self.seed],
                 "message": [message],
+                "next_step": [next_step],
             },
-            schema_overrides={"data_fingerprint": pl.String, "seed": pl.Int64, "message": pl.String},
+            schema_overrides={
+                "data_fingerprint": pl.String,
+                "seed": pl.Int64,
+                "message": pl.String,
+                "next_step": pl.String,
+            },
         )
 
 
@@ -91,6 +93,13 @@ def record(
         for name, frame in found.items():
             if frame.height or contracts[name].scope:
                 writer.write(con, contracts[name], frame, scope)
+    logs.event(
+        "run",
+        ml_run_id=run.run_id,
+        status="ok",
+        rows={name: frame.height for name, frame in found.items()},
+        seconds=(utc_now() - run.started_at).total_seconds(),
+    )
     return found
 
 
@@ -147,11 +156,16 @@ def failure_recorded(run: Run, notify: Notify) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        message = error.message if isinstance(error, LcmError) else f"{type(error).__name__}: {error}"
-        # The first failure is the one to tell: that it could not be recorded either adds nothing.
-        with contextlib.suppress(LcmError, OSError, duckdb.Error):
-            contracts = tables("ml")
-            with writer_lock(f"lcm-ml {run.command}", notify), connect(notify=notify) as con, transaction(con):
-                writer.ensure(con, contracts)
-                writer.write(con, contracts["model_runs"], run.row("failed", message))
+        told = error if isinstance(error, LcmError) else LcmError(f"{type(error).__name__}: {error}")
+        told.run_id = run.run_id
+        logs.event("run", "error", ml_run_id=run.run_id, status="failed")
+        # The first failure is the one to tell: that it could not be recorded either adds nothing. What another
+        # process holds is not waited for a second time.
+        if not isinstance(error, LockedError):
+            with contextlib.suppress(LcmError, OSError, duckdb.Error):
+                contracts = tables("ml")
+                with writer_lock(f"lcm-ml {run.command}", notify), connect(notify=notify) as con, transaction(con):
+                    writer.ensure(con, contracts)
+                    writer.write(con, contracts["model_runs"], run.row("failed", told.message, told.next_step or None))
+                told.is_recorded = True
         raise
