@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export DBT_PROFILES_DIR := $(CURDIR)
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help setup demo sample test lint format chaos chaos-long docs lock clean
+.PHONY: help setup demo sample test test-slow lint format chaos chaos-long docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,11 +41,16 @@ sample: setup ## Make the sample seeds again
 	@$(BIN)/python -m lcm_ml.sources.simulate --sample seeds/sample
 
 # One thread for each worker: small fits on shared threads mostly wait for each other.
-test: $(VENV)/dev.done ## Run all tests: dbt build on the sample, then pytest
+PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --sample=target/sample/lcm.duckdb \
+	--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/dev.done ## Run the tests: dbt build on the sample, then pytest
 	@rm -f target/sample/lcm.duckdb && mkdir -p target/sample
 	@LCM_WAREHOUSE=target/sample/lcm.duckdb $(BIN)/dbt build --target-path target/sample
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --sample=target/sample/lcm.duckdb \
-		--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/dev.done ## Run the tests that take several builds, servers or killed processes, after `make test`
+	@$(PYTEST) -m slow
 
 lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
 	@$(BIN)/ruff check .

@@ -68,6 +68,7 @@ def listed(folder: Path) -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_what_was_sent_comes_back_as_touches(shop: tuple[Path, Path], path: Path) -> None:
     before = query(path, "select count(*) as n from marts.campaign_touches").item()
     told = lcm(path, "act", *SENT)

@@ -97,6 +97,7 @@ def test_training_never_reaches_the_test_date(done: Path) -> None:
     assert champion["evaluated_version"][0] in evaluated["model_version"].to_list()
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do(copy: Path) -> None:
     before = query(copy, "select * from ml.churn_scores").drop("run_id", "scored_at").sort("user_id")
     result = lcm(copy, "run")
@@ -106,6 +107,7 @@ def test_a_second_run_has_nothing_to_do(copy: Path) -> None:
     assert after.equals(before)
 
 
+@pytest.mark.slow
 def test_two_fits_with_one_seed_score_alike(copy: Path) -> None:
     lcm(copy, "score")
     first = query(copy, "select user_id, churn_probability from serving.churn_scores_latest").sort("user_id")
@@ -171,6 +173,7 @@ def test_a_version_tells_what_it_is(copy: Path) -> None:
     assert compared["log_loss_difference"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_dbt_full_refresh_keeps_the_ml_tables(copy: Path) -> None:
     before = query(copy, "select count(*) from ml.churn_scores").item()
     build(copy, "--full-refresh", *WITHOUT_TESTS)
@@ -221,6 +224,7 @@ def test_the_published_snapshot_is_read_while_the_warehouse_is_locked(done: Path
         assert pl.read_parquet(content).height == relation["rows"]
 
 
+@pytest.mark.slow
 def test_an_open_reader_sees_the_next_snapshot(copy: Path) -> None:
     folder = copy.parent / "lcm.published"
     lcm(copy, "publish")
@@ -308,6 +312,7 @@ def test_data_that_allows_no_fit_is_explained(copy: Path, statement: str, words:
     assert query(copy, "select * from ml.model_versions order by all").equals(before)
 
 
+@pytest.mark.slow
 def test_dbt_docs_and_source_freshness(done: Path) -> None:
     for arguments in (["docs", "generate"], ["source", "freshness"]):
         run = dbt(done, *arguments)

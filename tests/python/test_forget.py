@@ -146,6 +146,7 @@ def test_nothing_is_left(cli: Cli, warehouse: Path, loaded: list[object]) -> Non
         assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_reload_brings_nobody_back(cli: Cli, warehouse: Path, loaded: list[object], tmp_path: Path) -> None:
     assert cli("forget", GONE, "--yes").exit_code == 0
     for append in ([], ["--append"]):
@@ -174,6 +175,7 @@ def test_a_load_without_the_key_is_refused(cli: Cli, warehouse: Path, loaded: li
     assert query(warehouse, "select count(*) from raw.events").item() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_pass_that_was_killed_goes_on(cli: Cli, warehouse: Path, loaded: list[object], step: str) -> None:
     def kill(what: str, _: float) -> None:
@@ -189,6 +191,7 @@ def test_a_pass_that_was_killed_goes_on(cli: Cli, warehouse: Path, loaded: list[
     assert record.entries()[-1]["rows"] == plan.rows
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_old_or_new_whenever_it_is_killed(
     cli: Cli, warehouse: Path, loaded: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +218,7 @@ def test_a_snapshot_is_old_or_new_whenever_it_is_killed(
     assert [path.name for path in snapshot.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_twice_unknown_and_wrong_use(cli: Cli, warehouse: Path, loaded: list[object], tmp_path: Path) -> None:
     unknown = cli("forget", "customer-0000", "--yes")
     assert unknown.exit_code == 1
@@ -235,6 +239,7 @@ def test_twice_unknown_and_wrong_use(cli: Cli, warehouse: Path, loaded: list[obj
     assert cli("forget", "--check-record").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_changed_record_shows(cli: Cli, warehouse: Path, loaded: list[object]) -> None:
     assert cli("forget", GONE, "--yes").exit_code == 0
     assert cli("forget", STAYS, "--yes").exit_code == 0
@@ -258,6 +263,7 @@ def test_a_changed_record_shows(cli: Cli, warehouse: Path, loaded: list[object])
     assert cli("forget", "--check-record").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_restored_backup_is_found_and_forgotten_again(cli: Cli, warehouse: Path, loaded: list[object]) -> None:
     backups = warehouse.with_name("lcm.backups")
     backups.mkdir()

@@ -11,6 +11,7 @@ from lifecycle import WITHOUT_TESTS, dbt, query
 Cli = Callable[..., Result]
 
 
+@pytest.mark.slow
 def test_impossible_amounts_are_quarantined_and_break_no_build(cli: Cli, warehouse: Path, tmp_path: Path) -> None:
     """Each fits its own column; their products would overflow the decimals that DuckDB multiplies them in."""
     header = "event_id,user_id,event_time,event_type,quantity,unit_price,amount,discount"

@@ -116,11 +116,13 @@ def grid(path: Path) -> list[date]:
     return query(path, "select as_of_date from marts.as_of_dates where is_on_grid order by 1")["as_of_date"].to_list()
 
 
+@pytest.mark.slow
 def test_nothing_is_critical_while_nothing_changes(shop: Path) -> None:
     loud = [alert for day in grid(shop)[-10:] for alert in alerts_of(shop, day) if alert.severity == "critical"]
     assert loud == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIFTS)
 def test_a_shift_is_found_in_its_first_period_and_named(changed: Path, name: str) -> None:
     day = grid(changed)[-1]
@@ -143,6 +145,7 @@ def test_old_and_dirty_data_are_told(hours: float, share: float, causes: list[st
     assert [(alert.cause, alert.severity) for alert in alerts] == [(cause, "warning") for cause in causes]
 
 
+@pytest.mark.slow
 def test_the_state_of_the_data_is_that_of_the_watched_day(shop: Path) -> None:
     day = grid(shop)[-2]
     with duckdb.connect(str(shop), read_only=True) as con:
@@ -157,6 +160,7 @@ def test_the_state_of_the_data_is_that_of_the_watched_day(shop: Path) -> None:
     assert signs["quarantined_share"].value == pytest.approx(float(dirty / rows))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_3_stores_what_it_found_and_keeps_alerts_apart_by_run(changed: Path) -> None:
     day = grid(changed)[-1]
     with warehouse_at(changed):
@@ -171,6 +175,7 @@ def test_the_command_ends_with_3_stores_what_it_found_and_keeps_alerts_apart_by_
     assert query(changed, "select count(distinct run_id) from ml.drift_metrics").item() == 2
 
 
+@pytest.mark.slow
 def test_what_became_of_served_scores_is_told_by_purchase_days(changed: Path) -> None:
     day = grid(changed)[-3]
     change(

@@ -207,6 +207,7 @@ def test_what_another_process_holds_is_not_waited_for_twice(loaded: Path, monkey
 # --- two writers
 
 
+@pytest.mark.slow
 def test_loads_at_once_all_arrive(loaded: Path, tmp_path: Path) -> None:
     files = [
         write([{**row, "event_id": f"{row['event_id']}-{number}"} for row in ROWS], tmp_path / f"{number}.csv")
@@ -226,6 +227,7 @@ def test_loads_at_once_all_arrive(loaded: Path, tmp_path: Path) -> None:
     assert count == distinct == 4 * len(ROWS)
 
 
+@pytest.mark.slow
 def test_dbt_waits_its_turn_and_says_for_whom(loaded: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dbt.cli.main", "debug", "--connection", "--no-use-colors"]
     command += ["--log-path", str(tmp_path / "logs")]
@@ -322,6 +324,7 @@ def history(path: Path) -> list[tuple[object, ...]]:
     return [*query(path, scores), *query(path, metrics)]
 
 
+@pytest.mark.slow
 def test_an_older_layout_is_brought_along_after_a_backup(cli: Cli, layout_1: Path, tmp_path: Path) -> None:
     before = history(layout_1)
     assert before

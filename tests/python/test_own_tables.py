@@ -53,6 +53,7 @@ def test_the_readme_example_builds(shop_tables: Path) -> None:
     assert "yesterday" in original
 
 
+@pytest.mark.slow
 def test_a_changed_table_is_noticed(shop_tables: Path) -> None:
     build(shop_tables, *ONLY_MARTS, variables=readme_vars())
     unchanged = build(shop_tables, *ONLY_MARTS, variables=readme_vars())

@@ -57,6 +57,7 @@ def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_no_table_is_overlooked_while_dbt_caches_its_schema(
     whole: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ def test_the_future_never_reaches_the_past(whole: Path, shop: Path, tmp_path: Pa
     assert_same(mart(path, "user_churn_labels"), expected, "user_churn_labels")
 
 
+@pytest.mark.slow
 def test_the_test_of_the_future_can_fail(whole: Path, tmp_path: Path) -> None:
     """Were features read from after the date, the comparison above would show it."""
     features = mart(whole, "user_features")
@@ -193,6 +195,7 @@ def halves(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out / "first.parquet", out / "second.parquet", late_day
 
 
+@pytest.mark.slow
 def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path, Path, date], tmp_path: Path) -> None:
     first, second, late_day = halves
     path = tmp_path / "lcm.duckdb"
@@ -223,6 +226,7 @@ def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path
         assert_same(mart(path, name), expected, name)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_rebuilds_the_models_it_touches(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "lcm.duckdb"
     path.write_bytes(whole.read_bytes())

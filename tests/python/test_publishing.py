@@ -168,6 +168,7 @@ def test_prune_keeps_the_newest_and_what_readers_see(shop: Path, three: list[str
     assert call(shop, "snapshots", "prune", "--keep", "0").exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_setting_and_its_option_say_how_many_stay(shop: Path, three: list[str]) -> None:
     change(shop, "update meta.settings set value = '2' where name = 'kept_snapshots'")
     try:
@@ -214,6 +215,7 @@ with connect(read_only=True) as con, catalogue.publishing_lock("test", print) as
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rename", [1, 2, 3])
 def test_a_kill_at_any_step_leaves_the_last_good_state(shop: Path, three: list[str], rename: int) -> None:
     environment = os.environ | {"LCM_WAREHOUSE": str(shop)}
@@ -228,6 +230,7 @@ def test_a_kill_at_any_step_leaves_the_last_good_state(shop: Path, three: list[s
     assert all(row["problem"] is None for row in lcm(shop, "snapshots", "verify")["snapshots"])
 
 
+@pytest.mark.slow
 def test_swaps_at_once_do_not_meet(shop: Path, three: list[str]) -> None:
     """Two processes swap as fast as they can; a reader that joins on snapshot_id finds every row's partner."""
     swap = (
@@ -259,6 +262,7 @@ def test_swaps_at_once_do_not_meet(shop: Path, three: list[str]) -> None:
     assert all(row["problem"] is None for row in lcm(shop, "snapshots", "verify")["snapshots"])
 
 
+@pytest.mark.slow
 def test_two_publishes_wait_for_each_other(shop: Path, three: list[str]) -> None:
     environment = os.environ | {"LCM_WAREHOUSE": str(shop)}
     script = Path(sys.executable).with_name("lcm-ml")

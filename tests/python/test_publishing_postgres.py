@@ -28,6 +28,8 @@ from lcm_ml.warehouse.connection import connect
 
 psycopg = pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:

@@ -123,9 +123,12 @@ def _listen(host: str, port: int) -> "socket.socket":
 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=512)
+        listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise LcmError(f"cannot listen on {host}, port {port}: {error.strerror}", "take another --port") from None
+    # Answers are sent in two parts: without this the second waits up to 40 ms for the first to be acknowledged.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _show(result: dict[str, Any]) -> None:
