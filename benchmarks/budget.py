@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python")
 
 from simulated_budget import CHANNELS, ECONOMICS, KINDS, OFFERS, gains_of, regrets, simulated
 
-from lcm_ml.decisions.budget.planning import OPTIMISED, permitted, plan_budget
+from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
 from lcm_ml.decisions.eligibility import eligibility
 from lcm_ml.decisions.gains import Economics, expected_gains
+from lcm_ml.decisions.options import permitted, with_blocks
 from lcm_ml.frames.decisions import contacts_before, setting_table, tried_channels, uplift_at, users_to_decide
 from lcm_ml.frames.frame import built_settings, scoring_date
 
@@ -78,7 +79,7 @@ def scale(users: int, *, capacity: bool) -> dict[str, Any]:
     gains = expected_gains(people, OFFERS, channels, uplift, tried, ECONOMICS)
     none = {"user_id": pl.String, "channel": pl.String, "last_contact_date": pl.Date, "contacts_28d": pl.UInt32}
     day = pl.select(pl.date(2026, 1, 1)).item()
-    options = permitted(gains, eligibility(people, channels, pl.DataFrame(schema=none), day, 4))
+    options = permitted(with_blocks(gains, eligibility(people, channels, pl.DataFrame(schema=none), day, 4)))
     gained = time.perf_counter()
     plan = plan_budget(options, people, channels, None, 0)
     done = time.perf_counter()
@@ -120,11 +121,11 @@ def shop(warehouse: Path, data: Path) -> list[dict[str, Any]]:
     economics = Economics.from_settings(settings)
     truth = pl.read_parquet(data / "truth" / "truth_users.parquet")
     true = pl.concat(_true_effects(users, truth, kind) for kind in LIFTS)
-    options = permitted(expected_gains(users, offers, channels, true, tried, economics), allowed)
+    options = permitted(with_blocks(expected_gains(users, offers, channels, true, tried, economics), allowed))
     keys = ["user_id", "offer", "channel"]
     rows = []
     for name, effects in (("measured", uplift), ("assumed", uplift.clear())):
-        gains = permitted(expected_gains(users, offers, channels, effects, tried, economics), allowed)
+        gains = permitted(with_blocks(expected_gains(users, offers, channels, effects, tried, economics), allowed))
         known = gains.join(options.select(keys), on=keys, how="semi", maintain_order="left")
         rows += [{"gains": name, **row} for row in regrets(users, known, options, channels, SHARES)]
     return rows

@@ -14,7 +14,8 @@ from simulated_budget import CHANNELS, gains_of, regrets, simulated
 
 from lcm_ml.decisions.budget import allocation
 from lcm_ml.decisions.budget.allocation import Allocator, Options, worth_a_look
-from lcm_ml.decisions.budget.planning import OPTIMISED, permitted, plan_budget
+from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
+from lcm_ml.decisions.options import permitted, with_blocks
 from lcm_ml.reporting.sections.budget import budget as budget_section
 
 CHANNEL_NAMES = ("email", "push", "mail")
@@ -160,7 +161,7 @@ def test_who_may_not_be_contacted_is_in_no_plan():
             for place, channel in enumerate(CHANNELS["channel"])
         ]
     )
-    contacts = plan_budget(permitted(gains, blocked), known.users, CHANNELS, 20.0, 0, steps=1).contacts
+    contacts = plan_budget(permitted(with_blocks(gains, blocked)), known.users, CHANNELS, 20.0, 0, steps=1).contacts
     assert contacts.height > 20
     assert contacts.join(blocked.filter(pl.col("blocked_by").is_not_null()), on=["user_id", "channel"]).is_empty()
 

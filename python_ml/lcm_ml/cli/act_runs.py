@@ -44,41 +44,24 @@ def _decide(run: "Run", as_of: datetime | None, budget: float | None, advance: A
 
 def _decided_at(con: "duckdb.DuckDBPyConnection", day: date, budget: float | None, advance: Advance) -> "Decided":
     from lcm_ml.decisions.actions.deciding import Known, decide
-    from lcm_ml.decisions.eligibility import eligibility
-    from lcm_ml.decisions.gains import Economics, expected_gains
-    from lcm_ml.frames.decisions import (
-        contacts_before,
-        recommended_at,
-        setting_table,
-        tried_channels,
-        uplift_at,
-        users_to_decide,
-    )
-    from lcm_ml.frames.frame import built_settings
+    from lcm_ml.decisions.options import situation_at
+    from lcm_ml.frames.decisions import recommended_at
 
     advance("reading", 0.0)
-    settings = built_settings(con)
-    rules, offers, channels = _rules(con)
-    users, uplift = users_to_decide(con, day), uplift_at(con, day)
-    advance("gains", 0.3)
-    economics = Economics.from_settings(settings)
-    gains = expected_gains(users, offers, channels, uplift, tried_channels(con, day), economics)
-    limit = int(settings["max_contacts_28d"])
-    allowed = eligibility(users, channels, contacts_before(con, day), day, limit)
-    options = gains.join(allowed, on=["user_id", "channel"], how="left", maintain_order="left")
+    rules, found = _rules(con), situation_at(con, day)
     advance("deciding", 0.5)
-    known = Known(users, options, uplift, recommended_at(con, day), setting_table(con, "contact_channels"))
+    known = Known(found.users, found.options, found.uplift, recommended_at(con, day), found.channels)
     decided = decide(known, rules, day, budget)
     advance("writing", 0.8)
     return decided
 
 
-def _rules(con: "duckdb.DuckDBPyConnection") -> "tuple[list[Rule], pl.DataFrame, pl.DataFrame]":
+def _rules(con: "duckdb.DuckDBPyConnection") -> "list[Rule]":
     from lcm_ml.decisions.actions.rules import read_rules
     from lcm_ml.frames.decisions import setting_table
 
     offers, channels = setting_table(con, "offers"), setting_table(con, "contact_channels")
-    return read_rules(setting_table(con, "action_rules"), offers, channels), offers, channels
+    return read_rules(setting_table(con, "action_rules"), offers, channels)
 
 
 def count_rules(as_of: datetime | None, advance: Advance) -> dict[str, Any]:
@@ -112,7 +95,7 @@ def check_rules() -> dict[str, Any]:
     from lcm_ml.warehouse.connection import connect
 
     with connect(read_only=True, notify=notify) as con:
-        rules, _, _ = _rules(con)
+        rules = _rules(con)
         tried = check_examples(rules, setting_table(con, "action_rule_examples"))
     return {
         "examples": tried.to_dicts(),

@@ -48,28 +48,22 @@ def run_budget(as_of: datetime | None, advance: Advance, budget: float | None = 
     """
     import polars as pl
 
-    from lcm_ml.decisions.budget.planning import OPTIMISED, permitted, plan_budget
-    from lcm_ml.decisions.eligibility import eligibility
-    from lcm_ml.decisions.gains import ASSUMED, Economics, expected_gains
-    from lcm_ml.frames.decisions import contacts_before, setting_table, tried_channels, uplift_at, users_to_decide
-    from lcm_ml.frames.frame import built_settings
+    from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
+    from lcm_ml.decisions.gains import ASSUMED
+    from lcm_ml.decisions.options import permitted, situation_at
     from lcm_ml.registry.runs import Run, run_capability
 
     run = Run("budget", {"budget": budget}, seed)
 
     def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], tuple[Plan, dict[str, Any]]]":
         advance("reading", 0.0)
-        settings = built_settings(con)
-        users, channels = users_to_decide(con, day), setting_table(con, "contact_channels")
-        offers, tried = setting_table(con, "offers"), tried_channels(con, day)
-        gains = expected_gains(users, offers, channels, uplift_at(con, day), tried, Economics.from_settings(settings))
-        allowed = eligibility(users, channels, contacts_before(con, day), day, int(settings["max_contacts_28d"]))
-        options = permitted(gains, allowed)
-        plan = plan_budget(options, users, channels, budget, seed, advance)
+        found = situation_at(con, day)
+        options = permitted(found.options)
+        plan = plan_budget(options, found.users, found.channels, budget, seed, advance)
         advance("writing", 0.97)
         contacts = plan.contacts.filter(policy=OPTIMISED).drop("policy")
         counts = {
-            "users": users.height,
+            "users": found.users.height,
             "reachable": options["user_id"].n_unique(),
             "assumed": contacts.filter(gain_source=ASSUMED).height,
             "allocations": contacts.group_by("offer", "channel")

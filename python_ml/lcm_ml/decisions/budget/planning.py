@@ -38,12 +38,6 @@ class Plan:
     contacts: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
-def permitted(gains: pl.DataFrame, eligible: pl.DataFrame) -> pl.DataFrame:
-    """The options of `gains.expected_gains` that nothing in `eligibility.eligibility` forbids, in their order."""
-    allowed = eligible.filter(pl.col("blocked_by").is_null()).select("user_id", "channel")
-    return gains.join(allowed, on=["user_id", "channel"], how="semi", maintain_order="left")
-
-
 def plan_budget(
     options: pl.DataFrame,
     users: pl.DataFrame,
@@ -61,7 +55,7 @@ def plan_budget(
     usual offer, through the cheapest channel. The usual offer is the one that would bring most if everybody got it.
 
     Args:
-        options: as `permitted` gives them: rows of a user together.
+        options: as `options.permitted` gives them: rows of a user together.
         users: user_id, churn_probability (null: after all others).
         channels: channel, capacity (null: no limit).
         asked: the budget; None: the least at which nothing more pays.
