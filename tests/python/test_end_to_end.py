@@ -134,6 +134,7 @@ def test_history_stays_when_another_version_scores(copy: Path) -> None:
     assert str(served.item()) == "2025-12-31"
 
 
+@pytest.mark.slow
 def test_the_champion_changes_by_the_rule_or_for_a_reason(copy: Path) -> None:
     first = query(copy, "select model_version from ml.model_versions where status = 'champion'").item()
     other = lcm(copy, "fit", "--model", "logistic")

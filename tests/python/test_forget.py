@@ -302,6 +302,7 @@ def test_a_short_id_is_looked_for_in_columns_of_users_alone(cli: Cli, warehouse:
     assert (exports / "a.csv").read_text().split() == ["user_id,n", "9,150"]
 
 
+@pytest.mark.slow
 def test_a_user_gets_all_that_is_held(cli: Cli, warehouse: Path, loaded: list[object], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     result = json.loads(cli("export-user", GONE, "--out", folder, "--json").stdout)

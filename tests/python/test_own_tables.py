@@ -40,6 +40,7 @@ def shop_tables(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_readme_example_builds(shop_tables: Path) -> None:
     run = build(shop_tables, variables=readme_vars())
     assert any("your tables in shop" in line for line in run.own)

@@ -111,6 +111,7 @@ KNOWN_OF_USERS = {
 }
 
 
+@pytest.mark.slow
 def test_what_is_known_of_a_user_ends_with_the_scoring_date(whole: Path, tmp_path: Path) -> None:
     cut = grid(whole)[-2]
     paths = [tmp_path / name / "lcm.duckdb" for name in ("everything", "cut")]
@@ -129,7 +130,7 @@ def test_what_is_known_of_a_user_ends_with_the_scoring_date(whole: Path, tmp_pat
         assert_same(left, right, name)
 
 
-@pytest.mark.parametrize("position", [1, 3, -2])
+@pytest.mark.parametrize("position", [3, *(pytest.param(place, marks=pytest.mark.slow) for place in (1, -2))])
 def test_the_future_never_reaches_the_past(whole: Path, shop: Path, tmp_path: Path, position: int) -> None:
     cut = grid(whole)[position]
     path = tmp_path / "lcm.duckdb"
