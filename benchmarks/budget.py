@@ -22,7 +22,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python"))
 
-from simulated_budget import CHANNELS, ECONOMICS, KINDS, OFFERS, gains_of, regrets, simulated
+from simulated_budget import CHANNELS, ECONOMICS, KINDS, LIFTS, OFFERS, gains_of, regrets, simulated, true_effects
 
 from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
 from lcm_ml.decisions.eligibility import eligibility
@@ -33,8 +33,6 @@ from lcm_ml.frames.frame import built_settings, scoring_date
 
 RESULTS = Path(__file__).parent / "results"
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-LIFTS = {"discount": 1.0, "newsletter": 0.4, "winback": 0.7}
-LAPSED_LIFT, LAPSED_DAYS, EFFECT_DAYS = 1.8, 21, 14
 
 
 def scale(users: int, *, capacity: bool) -> dict[str, Any]:
@@ -120,7 +118,7 @@ def shop(warehouse: Path, data: Path) -> list[dict[str, Any]]:
         allowed = eligibility(users, channels, contacts_before(con, day), day, int(settings["max_contacts_28d"]))
     economics = Economics.from_settings(settings)
     truth = pl.read_parquet(data / "truth" / "truth_users.parquet")
-    true = pl.concat(_true_effects(users, truth, kind) for kind in LIFTS)
+    true = true_effects(users, truth)
     options = permitted(with_blocks(expected_gains(users, offers, channels, true, tried, economics), allowed))
     keys = ["user_id", "offer", "channel"]
     rows = []
@@ -129,25 +127,6 @@ def shop(warehouse: Path, data: Path) -> list[dict[str, Any]]:
         known = gains.join(options.select(keys), on=keys, how="semi", maintain_order="left")
         rows += [{"gains": name, **row} for row in regrets(users, known, options, channels, SHARES)]
     return rows
-
-
-def _true_effects(users: pl.DataFrame, truth: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Extra orders of a touch, and the chance of an order without one, as docs/simulator.md has them."""
-    known = users.select("user_id", "days_since_last_purchase").join(truth, on="user_id", how="inner")
-    lapsed = pl.col("days_since_last_purchase") >= LAPSED_DAYS
-    effect = pl.col("treatment_effect") * LIFTS[kind] * pl.when(lapsed).then(LAPSED_LIFT).otherwise(1.0)
-    lives = pl.col("stage") == "alive"
-    return known.select(
-        "user_id",
-        pl.lit(kind).alias("campaign_kind"),
-        pl.lit("orders").alias("outcome"),
-        effect.clip(0, 0.9).alias("effect"),
-        pl.lit(0.0).alias("standard_error"),
-        pl.when(lives)
-        .then(1 - (-EFFECT_DAYS * pl.col("purchase_rate")).exp())
-        .otherwise(0.0)
-        .alias("baseline_probability"),
-    )
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -10,52 +10,42 @@ over users (bootstrap).
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python"))
+
+from simulated_budget import true_effects
+
 from lcm_ml import project
 from lcm_ml.decisions.eligibility import eligibility
+from lcm_ml.decisions.gains import Economics, expected_gains
+from lcm_ml.decisions.options import permitted, with_blocks
 from lcm_ml.frames.decisions import contacts_before, setting_table, users_to_decide
 from lcm_ml.frames.frame import built_settings, scoring_date
 
 RESULTS = Path(__file__).parent / "results" / "next_best_action.json"
-DAYS, LAPSED_DAYS, LAPSED = 14, 21, 1.8
-FACTORS = {"discount": 1.0, "winback": 0.7, "newsletter": 0.4}
 RESAMPLES = 2_000
 
 
 def options(con: duckdb.DuckDBPyConnection, truth: pl.DataFrame) -> pl.DataFrame:
     """Each user with each offer and channel that is allowed, and what it truly earns; sorted by user."""
     day, settings = scoring_date(con), built_settings(con)
-    users, channels = users_to_decide(con, day), setting_table(con, "contact_channels")
+    users = users_to_decide(con, day)
+    channels, offers = setting_table(con, "contact_channels"), setting_table(con, "offers")
     allowed = eligibility(users, channels, contacts_before(con, day), day, int(settings["max_contacts_28d"]))
-    mean = users["amount"].sum() / users["orders"].sum()
-    known = users.join(truth.rename({"stage": "true_stage"}), on="user_id", how="left", maintain_order="left")
-    is_there = (pl.col("true_stage") == "alive").fill_null(False) & pl.col("has_purchased")
-    pairs = (
-        known.with_columns(
-            value=(pl.col("amount") + mean) / (pl.col("orders") + 1),
-            baseline=pl.when(is_there).then(pl.col("purchase_rate") * DAYS).otherwise(0.0),
-            effect=pl.when(is_there).then("treatment_effect").otherwise(0.0)
-            * pl.when(pl.col("days_since_last_purchase") >= LAPSED_DAYS).then(LAPSED).otherwise(1.0),
-        )
-        .join(allowed.filter(pl.col("blocked_by").is_null()), on="user_id", how="inner")
-        .join(channels.select("channel", "cost_per_contact"), on="channel")
-        .join(setting_table(con, "offers"), how="cross")
-    )
-    extra = (pl.col("effect") * pl.col("campaign_kind").replace_strict(FACTORS)).clip(0, 1)
-    # The user's next order takes the discount, whether it would have come anyway or not.
-    taken = (1 - (-pl.col("baseline")).exp()) + extra
-    margin = float(settings["gross_margin"])
-    return pairs.select(
-        "user_id",
-        "offer",
-        "channel",
-        profit=pl.col("value") * (margin * extra - pl.col("discount_share") * taken) - pl.col("cost_per_contact"),
-    ).sort("user_id", "offer", "channel")
+    # Of visitors the truth says nothing: they gain nothing, nor does who is not known to have purchased.
+    known = users.select("user_id", "has_purchased").join(truth, on="user_id", how="left", maintain_order="left")
+    rates = pl.col("purchase_rate", "treatment_effect").fill_null(0.0) * pl.col("has_purchased")
+    true = true_effects(users, known.with_columns(rates))
+    # A touch brings the same through every channel.
+    tried = offers.select("campaign_kind").join(channels.select("channel"), how="cross")
+    gains = expected_gains(users, offers, channels, true, tried, Economics.from_settings(settings))
+    return permitted(with_blocks(gains, allowed)).rename({"expected_profit": "profit"})
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "python")
 
 import numpy as np
 import polars as pl
-from strategy_world import COST, MARGIN, ORDER_VALUE, a_rule, outcomes, rules_of
+from strategy_world import CHANNELS, COST, MARGIN, OFFERS, ORDER_VALUE, a_rule, effects, outcomes, rules_of
 
-from lcm_ml.decisions.strategy.effects import effects_of
+from lcm_ml.decisions.actions.rules import read_rules
 from lcm_ml.decisions.strategy.proposals import proposals
 
 PERIODS, DAYS, HELD, WINDOW = 13, 28, 0.1, 3
@@ -38,7 +38,7 @@ BEST = rules_of(
     a_rule("active", stages="active"),
 )
 PRIZE = rules_of(*(a_rule(name) for name in TRUTH))
-NO_OFFERS = pl.DataFrame(schema={"offer": pl.String, "assumed_success_rate": pl.Float64})
+NO_OFFERS = OFFERS.clear()
 
 
 def year(seed: int, users: int, rules: pl.DataFrame, truth: dict, learns: bool) -> tuple[float, pl.DataFrame]:
@@ -46,10 +46,10 @@ def year(seed: int, users: int, rules: pl.DataFrame, truth: dict, learns: bool) 
     earned, past = 0.0, []
     for period in range(PERIODS):
         day = date(2025, 1, 1) + timedelta(days=DAYS * period)
-        for place, rule in enumerate(rules.filter("is_active").to_dicts()):
-            name = rule["rule_id"]
+        for place, rule in enumerate(read_rules(rules, OFFERS, CHANNELS)):
+            name = rule.rule_id
             sent = outcomes(1000 * seed + 10 * period + place, name, users, truth[name], HELD, sent_on=day)
-            sent = sent.filter(meant(rule))
+            sent = sent.filter(rule.fits())
             contacted = sent.filter(pl.col("arm") != "control")
             gain = truth[name](contacted["churn_probability"].to_numpy(), contacted["stage"].to_numpy())
             # Beyond a certain purchase nothing can be added.
@@ -58,19 +58,8 @@ def year(seed: int, users: int, rules: pl.DataFrame, truth: dict, learns: bool) 
             past.append(sent)
         if learns:
             recent = pl.concat(past).filter(pl.col("sent_date") > day - timedelta(days=DAYS * WINDOW))
-            rules = changed(rules, proposals(effects_of(recent, rules, MARGIN, DAYS), recent, rules, NO_OFFERS, 0.2))
+            rules = changed(rules, proposals(effects(recent, rules), recent, rules, NO_OFFERS, 0.2))
     return earned, rules
-
-
-def meant(rule: dict) -> pl.Expr:
-    kept = pl.lit(True)
-    if rule["stages"]:
-        kept &= pl.col("stage").is_in(rule["stages"].split("|"))
-    if rule["min_churn_probability"] is not None:
-        kept &= pl.col("churn_probability") >= rule["min_churn_probability"]
-    if rule["max_churn_probability"] is not None:
-        kept &= pl.col("churn_probability") <= rule["max_churn_probability"]
-    return kept
 
 
 def changed(rules: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:
@@ -110,7 +99,7 @@ def main() -> None:
         for period in range(PERIODS):
             parts = [outcomes(7 * seed + 31 * period + k, name, 2000, even[name], HELD) for k, name in enumerate(TRUTH)]
             sent = pl.concat(parts).filter(pl.col("churn_probability") > WORTH)
-            wrong += proposals(effects_of(sent, PRIZE, MARGIN, DAYS), sent, PRIZE, NO_OFFERS, 0.2).height > 0
+            wrong += proposals(effects(sent, PRIZE), sent, PRIZE, NO_OFFERS, 0.2).height > 0
     print(
         f"where no change is due, a period brings one in {wrong / (options.shops * PERIODS):.1%} of cases (5 % allowed)"
     )

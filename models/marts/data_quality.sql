@@ -1,18 +1,21 @@
 {%- set loads = current_loads() %}
 
 -- What came in, from the log of the loads; where there is none (sample, your own tables), counted at the source.
-with rows_in as (
+-- Suppressed are rows of forgotten users: left out by the load, or removed since.
+with came_in as (
     {% if source_mode() == 'raw' -%}
         select
             load_id,
-            cast(sum(rows_in) as bigint) as row_count
+            cast(sum(rows_in) as bigint) as rows_in,
+            cast(sum(rows_suppressed) as bigint) as rows_suppressed
         from {{ source('load_log', 'load_files') }}
         where table_name = 'events'
         group by load_id
     {%- else -%}
         select
             {% if loads %}'{{ loads[0] }}'{% else %}'none'{% endif %} as load_id,
-            count(*) as row_count
+            cast(count(*) as bigint) as rows_in,
+            cast(0 as bigint) as rows_suppressed
         from {% if loads %}{{ raw_relation('events') }}{% else %}{{ ref('stg_events') }}{% endif %}
     {%- endif %}
 ),
@@ -32,23 +35,6 @@ rejected as (
         count(*) as row_count
     from {{ ref('quarantined_events') }}
     group by load_id, rule
-),
-
--- Rows of forgotten users: left out by the load, or removed since.
-suppressed as (
-    {% if source_mode() == 'raw' -%}
-        select
-            load_id,
-            cast(sum(rows_suppressed) as bigint) as row_count
-        from {{ source('load_log', 'load_files') }}
-        where table_name = 'events'
-        group by load_id
-    {%- else -%}
-        select
-            cast(null as varchar) as load_id,
-            cast(0 as bigint) as row_count
-        where false
-    {%- endif %}
 ),
 
 noted as (
@@ -73,8 +59,8 @@ select
     load_id,
     'rows_in' as kind,
     'all' as rule,
-    cast(row_count as bigint) as row_count
-from rows_in
+    rows_in as row_count
+from came_in
 
 union all
 
@@ -100,9 +86,9 @@ select
     load_id,
     'suppressed',
     'forgotten_user',
-    row_count
-from suppressed
-where row_count > 0
+    rows_suppressed
+from came_in
+where rows_suppressed > 0
 
 union all
 

@@ -110,3 +110,34 @@ def regrets(
 def gains_of(known: Known, uplift: pl.DataFrame) -> pl.DataFrame:
     """Options of everybody, without consent or limits."""
     return expected_gains(known.users, OFFERS, CHANNELS, uplift, TRIED, ECONOMICS)
+
+
+LIFTS = {"discount": 1.0, "newsletter": 0.4, "winback": 0.7}
+LAPSED_LIFT, LAPSED_DAYS, EFFECT_DAYS = 1.8, 21, 14
+
+
+def true_effects(users: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    """What `lcm-ml uplift` would tell of a simulated shop if it knew the truth, as docs/simulator.md has it.
+
+    Args:
+        users: of frames.decisions.users_to_decide.
+        truth: truth_users of the shop.
+
+    Returns:
+        The columns of frames.decisions.uplift_at that gains need: extra orders of a touch, and the chance of an order
+        without one, by user and kind of campaign.
+    """
+    known = users.select("user_id", "days_since_last_purchase").join(truth, on="user_id", how="inner")
+    lapsed = pl.col("days_since_last_purchase") >= LAPSED_DAYS
+    lives = pl.col("stage") == "alive"
+    return pl.concat(
+        known.select(
+            "user_id",
+            campaign_kind=pl.lit(kind),
+            outcome=pl.lit("orders"),
+            effect=(pl.col("treatment_effect") * lift * pl.when(lapsed).then(LAPSED_LIFT).otherwise(1.0)).clip(0, 0.9),
+            standard_error=pl.lit(0.0),
+            baseline_probability=pl.when(lives).then(1 - (-EFFECT_DAYS * pl.col("purchase_rate")).exp()).otherwise(0.0),
+        )
+        for kind, lift in LIFTS.items()
+    )

@@ -7,22 +7,32 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from lcm_ml.decisions.actions.rules import read_rules
+from lcm_ml.decisions.strategy.effects import effects_of
+
 MARGIN, ORDER_VALUE, COST = 0.3, 40.0, 0.6
 RULE_COLUMNS = {
-    **dict.fromkeys(("rule_id", "action", "stages", "uplift_segments", "offer", "channel"), pl.String),
-    **dict.fromkeys(("min_churn_probability", "max_churn_probability"), pl.Float64),
+    **dict.fromkeys(("rule_id", "action", "stages", "uplift_segments", "offer", "channel", "product"), pl.String),
+    **dict.fromkeys(("min_churn_probability", "max_churn_probability", "min_profit"), pl.Float64),
+    "max_value_decile": pl.Int64,
     "is_active": pl.Boolean,
     "priority": pl.Int64,
 }
+OFFERS = pl.DataFrame({"offer": ["o", "another"], "campaign_kind": ["k", "l"], "assumed_success_rate": [0.1, 0.1]})
+CHANNELS = pl.DataFrame({"channel": ["mail"]})
 
 
 def a_rule(rule_id: str, **changed: object) -> dict[str, object]:
-    empty = dict.fromkeys(RULE_COLUMNS)
-    return empty | {"rule_id": rule_id, "action": "contact", "is_active": True, "priority": 1, "offer": "o"} | changed
+    usual = {"rule_id": rule_id, "action": "contact", "is_active": True, "offer": "o", "channel": "mail"}
+    return dict.fromkeys(RULE_COLUMNS) | usual | changed
 
 
 def rules_of(*rules: dict[str, object]) -> pl.DataFrame:
-    return pl.DataFrame(list(rules), schema=RULE_COLUMNS)
+    return pl.DataFrame([rule | {"priority": place} for place, rule in enumerate(rules)], schema=RULE_COLUMNS)
+
+
+def effects(sent: pl.DataFrame, rules: pl.DataFrame) -> pl.DataFrame:
+    return effects_of(sent, read_rules(rules, OFFERS, CHANNELS), MARGIN, 28)
 
 
 Floats = npt.NDArray[np.float64]
@@ -55,6 +65,7 @@ def outcomes(
             "channel": "mail",
             "stage": stages,
             "uplift_segment": "unknown",
+            "value_decile": 1,
             "churn_probability": churn,
             "expected_profit": 1.0,
             "contact_cost": np.where(control, 0.0, COST),

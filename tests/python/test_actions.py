@@ -1,6 +1,7 @@
 """The next best action on frames: rules, what they decide, limits, holdouts and lists."""
 
 import random
+import re
 from datetime import date, datetime
 
 import polars as pl
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
+from lifecycle import ROOT
 
 from lcm_ml.decisions.actions.deciding import Known, decide
 from lcm_ml.decisions.actions.lists import channel_lists, spreadsheet_safe
-from lcm_ml.decisions.actions.rules import STAGES, Rule, check_examples, read_rules, without_example
+from lcm_ml.decisions.actions.rules import Rule, check_examples, read_rules, without_example
 from lcm_ml.decisions.actions.sending import to_send
 from lcm_ml.decisions.uplift.naming import SEGMENTS
 from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.frames.frame import STAGES
 from lcm_ml.reporting import charts
 
 TODAY = date(2026, 1, 7)  # a Wednesday
@@ -347,7 +350,10 @@ def test_no_active_rule_leaves_everybody_alone():
 
 
 def test_stages_are_those_of_the_lifecycle():
-    assert set(STAGES) == set(charts.STAGES)
+    contract = (ROOT / "models" / "marts" / "_marts__models.yml").read_text(encoding="utf-8")
+    listed = next(line for line in contract.splitlines() if "accepted_values" in line and "reactivated" in line)
+    assert set(STAGES) == set(re.search(r"values: \[(.*?)\]", listed)[1].split(", "))
+    assert len(charts.STAGE_COLOURS) == len(STAGES)
 
 
 def test_examples_show_which_rule_is_wrong_or_untested():

@@ -6,28 +6,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from strategy_world import COST, MARGIN, ORDER_VALUE, a_rule, outcomes, rules_of
+from strategy_world import COST, MARGIN, OFFERS, ORDER_VALUE, a_rule, effects, outcomes, rules_of
 
 from lcm_ml.decisions.strategy.editing import apply_proposals
-from lcm_ml.decisions.strategy.effects import compared, effects_of, profit_of
+from lcm_ml.decisions.strategy.effects import compared, profit_of
 from lcm_ml.decisions.strategy.proposals import proposals, undecided
 from lcm_ml.errors import LcmError
 
-OFFERS = pl.DataFrame(
-    {"offer": ["o"], "assumed_success_rate": [0.1]}, schema={"offer": pl.String, "assumed_success_rate": pl.Float64}
-)
-
 
 def proposed(sent: pl.DataFrame, rules: pl.DataFrame, offers: pl.DataFrame | None = None) -> dict[str, str]:
-    found = effects_of(sent, rules, MARGIN, 28)
-    made = proposals(found, sent, rules, OFFERS.clear() if offers is None else offers, 0.2)
+    made = proposals(effects(sent, rules), sent, rules, OFFERS.clear() if offers is None else offers, 0.2)
     return dict(made.select("proposal_id", "new_value").iter_rows())
 
 
 def test_the_profit_per_contact_is_the_true_one() -> None:
     """An added purchase with probability 0.2 earns 0.2 x 40 x 0.3 - 0.6 = 1.8."""
     sent = outcomes(1, n=40_000, added=lambda churn, _: np.minimum(churn, 0.2))
-    whole = effects_of(sent, rules_of(a_rule("r")), MARGIN, 28).filter(pl.col("dimension") == "all").to_dicts()[0]
+    whole = effects(sent, rules_of(a_rule("r"))).filter(pl.col("dimension") == "all").to_dicts()[0]
     assert whole["ci_low"] < 1.8 < whole["ci_high"]
     assert whole["ci_high"] - whole["ci_low"] < 0.4
     assert (whole["n_treated"], whole["n_control"]) == (
@@ -48,7 +43,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 def test_discounts_are_paid_on_orders_that_would_have_come_anyway() -> None:
     sent = outcomes(2, n=40_000, discount=0.1)
-    row = effects_of(sent, rules_of(a_rule("r")), MARGIN, 28).row(0, named=True)
+    row = effects(sent, rules_of(a_rule("r"))).row(0, named=True)
     rate = sent.filter(pl.col("arm") == "treatment")["is_purchased"].mean()
     assert row["profit"] == pytest.approx(-COST - 0.1 * ORDER_VALUE * rate, abs=0.25)
 
@@ -103,7 +98,7 @@ def test_a_success_rate_that_was_assumed_wrongly_is_corrected() -> None:
 
 def test_too_few_users_are_said_to_be_too_few() -> None:
     sent = outcomes(9, n=60, held=0.1)
-    found = effects_of(sent, rules_of(a_rule("r")), MARGIN, 28)
+    found = effects(sent, rules_of(a_rule("r")))
     assert found["profit"].null_count() == found.height
     assert "too few to compare" in undecided(found)[0]
     assert proposed(sent, rules_of(a_rule("r"))) == {}

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lcm_ml.decisions.actions.deciding import Decided
-    from lcm_ml.decisions.actions.rules import Rule
     from lcm_ml.registry.runs import Run
 
 DRY_RUN = "dry-run"
@@ -44,24 +43,16 @@ def _decide(run: "Run", as_of: datetime | None, budget: float | None, advance: A
 
 def _decided_at(con: "duckdb.DuckDBPyConnection", day: date, budget: float | None, advance: Advance) -> "Decided":
     from lcm_ml.decisions.actions.deciding import Known, decide
-    from lcm_ml.decisions.options import situation_at
+    from lcm_ml.decisions.options import rules_of, situation_at
     from lcm_ml.frames.decisions import recommended_at
 
     advance("reading", 0.0)
-    rules, found = _rules(con), situation_at(con, day)
+    rules, found = rules_of(con), situation_at(con, day)
     advance("deciding", 0.5)
     known = Known(found.users, found.options, found.uplift, recommended_at(con, day), found.channels)
     decided = decide(known, rules, day, budget)
     advance("writing", 0.8)
     return decided
-
-
-def _rules(con: "duckdb.DuckDBPyConnection") -> "list[Rule]":
-    from lcm_ml.decisions.actions.rules import read_rules
-    from lcm_ml.frames.decisions import setting_table
-
-    offers, channels = setting_table(con, "offers"), setting_table(con, "contact_channels")
-    return read_rules(setting_table(con, "action_rules"), offers, channels)
 
 
 def count_rules(as_of: datetime | None, advance: Advance) -> dict[str, Any]:
@@ -91,11 +82,12 @@ def check_rules() -> dict[str, Any]:
         LcmError: when the seeds are not built, or a rule or an example makes no sense.
     """
     from lcm_ml.decisions.actions.rules import check_examples, without_example
+    from lcm_ml.decisions.options import rules_of
     from lcm_ml.frames.decisions import setting_table
     from lcm_ml.warehouse.connection import connect
 
     with connect(read_only=True, notify=notify) as con:
-        rules = _rules(con)
+        rules = rules_of(con)
         tried = check_examples(rules, setting_table(con, "action_rule_examples"))
     return {
         "examples": tried.to_dicts(),
@@ -127,8 +119,11 @@ def send(
         LcmError: when something cannot be read or written; then either all is done or nothing.
         UsageError: for a date that is not the end of the data, or a hand-over before it.
     """
+    import polars as pl
+
     from lcm_ml import project
     from lcm_ml.decisions.actions import lists
+    from lcm_ml.decisions.actions.sending import to_send
     from lcm_ml.registry.runs import Run, failure_recorded, record, utc_now
     from lcm_ml.warehouse.connection import writer_lock
 
@@ -143,7 +138,7 @@ def send(
         if not is_dry:
             lists.refuse_lists_without_record(folder)
         _, decided = _decide(run, as_of, budget, advance)
-        sent = _to_send(decided, state, sent_at or utc_now())
+        sent = to_send(decided.actions, state["offers"], day, sent_at or utc_now(), state["holdout_share"])
         files, raw = _files(sent, state, is_dry)
         loads: list[str] = []
 
@@ -152,7 +147,7 @@ def send(
 
             if state["mode"] == "raw":
                 loads.append(add_to_raw(con, raw, f"lcm-ml act {day}"))
-            return {"actions_sent": sent.with_columns(_stamp(run.run_id, day))}
+            return {"actions_sent": sent.with_columns(run_id=pl.lit(run.run_id), as_of_date=pl.lit(day))}
 
         def place() -> None:
             if not is_dry and sent.height:
@@ -199,12 +194,6 @@ def _state(as_of: datetime | None, sent_at: datetime, is_dry: bool) -> dict[str,
         }
 
 
-def _to_send(decided: "Decided", state: dict[str, Any], sent_at: datetime) -> "pl.DataFrame":
-    from lcm_ml.decisions.actions.sending import to_send
-
-    return to_send(decided.actions, state["offers"], state["day"], sent_at, state["holdout_share"])
-
-
 def _files(
     sent: "pl.DataFrame", state: dict[str, Any], is_dry: bool
 ) -> "tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]":
@@ -217,16 +206,10 @@ def _files(
     return {f"{name}.{DRY_RUN}" if is_dry else name: frame for name, frame in frames.items()}, raw
 
 
-def _stamp(run_id: str, day: date) -> "list[pl.Expr]":
-    import polars as pl
-
-    return [pl.lit(run_id).alias("run_id"), pl.lit(day).alias("as_of_date")]
-
-
 def _told(run_id: str, day: date, sent: "pl.DataFrame", files: list[Path]) -> dict[str, Any]:
     import polars as pl
 
-    from lcm_ml.decisions.actions.sending import CONTROL
+    from lcm_ml.frames.touches import CONTROL
 
     is_held = pl.col("arm") == CONTROL
     profit = pl.col("expected_profit").filter(~is_held).sum()

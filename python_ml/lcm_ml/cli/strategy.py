@@ -60,6 +60,7 @@ def run_strategy(
     """
     from lcm_ml import project
     from lcm_ml.decisions.gains import Economics
+    from lcm_ml.decisions.options import rules_of
     from lcm_ml.decisions.strategy.editing import apply_proposals
     from lcm_ml.decisions.strategy.effects import effects_of
     from lcm_ml.decisions.strategy.proposals import proposals, undecided
@@ -85,20 +86,20 @@ def run_strategy(
             empty = dict.fromkeys(("strategy_effects", "strategy_proposals"), pl.DataFrame())
             return empty, {"note": NOTHING_SENT, "effects": [], "proposals": [], "undecided": [], "changed": []}
         advance("comparing", 0.3)
-        rules = setting_table(con, "action_rules")
-        effects = effects_of(sent, rules, economics.margin, horizon)
+        effects = effects_of(sent, rules_of(con), economics.margin, horizon)
         advance("proposing", 0.8)
-        made = proposals(effects, sent, rules, setting_table(con, "offers"), economics.success_rate)
+        rows, offers = setting_table(con, "action_rules"), setting_table(con, "offers")
+        made = proposals(effects, sent, rows, offers, economics.success_rate)
         if unknown := sorted(set(only) - set(made["proposal_id"])):
             listed = ", ".join(made["proposal_id"]) or "none"
             raise UsageError(f"there is no proposal {unknown[0]}: there are {listed}", "take --only from these")
         chosen = pl.col("proposal_id").is_in(list(only)) if only else pl.lit(True)
         made = made.with_columns(is_applied=chosen & pl.lit(apply))
         changed = apply_proposals(project.root() / "seeds" / "decisions", made.filter("is_applied"))
-        tables = {"strategy_effects": effects.drop("low", "high"), "strategy_proposals": made}
-        return tables, {
+        told = effects.drop("low", "high")
+        return {"strategy_effects": told, "strategy_proposals": made}, {
             "note": None,
-            "effects": effects.drop("low", "high").to_dicts(),
+            "effects": told.to_dicts(),
             "proposals": made.to_dicts(),
             "undecided": undecided(effects),
             "changed": changed,

@@ -1,4 +1,4 @@
-"""What can be done with each user at a date: every offer and channel, what it is expected to earn, what forbids it."""
+"""What decisions start from: the rules; for each user every offer and channel, what it is to earn, what forbids it."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -6,6 +6,7 @@ from datetime import date
 import duckdb
 import polars as pl
 
+from lcm_ml.decisions.actions.rules import Rule, read_rules
 from lcm_ml.decisions.eligibility import eligibility
 from lcm_ml.decisions.gains import Economics, expected_gains
 from lcm_ml.frames.decisions import contacts_before, setting_table, tried_channels, uplift_at, users_to_decide
@@ -45,6 +46,16 @@ def situation_at(con: duckdb.DuckDBPyConnection, day: date) -> Situation:
     limit = int(settings["max_contacts_28d"])
     options = with_blocks(gains, eligibility(users, channels, contacts_before(con, day), day, limit))
     return Situation(users, channels, offers, uplift, options)
+
+
+def rules_of(con: duckdb.DuckDBPyConnection) -> list[Rule]:
+    """The active rules of marts.action_rules, in the order in which they are tried.
+
+    Raises:
+        LcmError: when the seeds are not built, or a rule makes no sense.
+    """
+    offers, channels = setting_table(con, "offers"), setting_table(con, "contact_channels")
+    return read_rules(setting_table(con, "action_rules"), offers, channels)
 
 
 def with_blocks(gains: pl.DataFrame, eligible: pl.DataFrame) -> pl.DataFrame:

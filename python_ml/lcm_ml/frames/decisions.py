@@ -11,6 +11,8 @@ from lcm_ml.warehouse.connection import table_exists
 from lcm_ml.warehouse.state import settings
 
 SEEDS = ("contact_channels", "offers", "action_rules", "action_rule_examples")
+SENT_DATE = "cast(timezone($zone, timezone('UTC', sent_at)) as date)"
+"""SQL: the shop's day of a row of ml.actions_sent; the parameter zone is the var shop_timezone."""
 
 
 def setting_table(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
@@ -108,10 +110,9 @@ def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
     Returns:
         user_id, channel (unknown where the campaign is), last_contact_date, contacts_28d.
     """
-    zone = str(settings(con)["shop_timezone"])
     return read(
         con,
-        """
+        f"""
         with contacts as (
             select user_id, coalesce(channel, 'unknown') as channel, touched_date as contact_date
             from marts.campaign_touches as touches
@@ -121,7 +122,7 @@ def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
 
             union all
 
-            select user_id, channel, cast(timezone($zone, timezone('UTC', sent_at)) as date)
+            select user_id, channel, {SENT_DATE}
             from ml.actions_sent
             where as_of_date <= $as_of
         )
@@ -135,7 +136,7 @@ def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
         group by all
         order by all
         """,
-        {"as_of": as_of, "zone": zone},
+        {"as_of": as_of, "zone": settings(con)["shop_timezone"]},
     )
 
 

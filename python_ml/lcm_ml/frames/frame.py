@@ -23,6 +23,8 @@ KEYS = ["user_id", "as_of_date"]
 LABEL = "is_churned"
 NOT_FEATURES = {*KEYS, LABEL, "is_active_buyer"}
 FEATURES_MART = "marts.user_features"
+STAGES = ("prospect", "new", "active", "loyal", "reactivated", "at_risk", "dormant", "churned")
+"""Lifecycle stages, as macro lifecycle_stage has them; in the order in which users go through them."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from datetime import date, timedelta
 import duckdb
 import polars as pl
 
+from lcm_ml.frames.decisions import SENT_DATE
 from lcm_ml.frames.frame import read
 from lcm_ml.frames.touches import with_outcomes
-from lcm_ml.warehouse.connection import first_row
+from lcm_ml.warehouse.state import settings
 
 DAYS_BEFORE = 84
 
@@ -25,16 +26,13 @@ def sent_actions(con: duckdb.DuckDBPyConnection, as_of: date, window_days: int, 
         The columns of ml.actions_sent that tell what was decided, sent_date, spend, orders and is_purchased (in the
         horizon), and spend_before (of the 84 days before the contact, base currency). Sorted by campaign and user.
     """
-    # The shop's days, as those of its purchases.
-    zone = first_row(con, "select json_extract_string(value, '$') from meta.settings where name = 'shop_timezone'")
     sent = read(
         con,
-        """
+        f"""
         with sent as (
             select
                 campaign_id, user_id, arm, rule_id, offer, channel, stage, uplift_segment, churn_probability,
-                expected_profit, contact_cost, discount_share,
-                cast(timezone($zone, timezone('UTC', sent_at)) as date) as sent_date
+                value_decile, expected_profit, contact_cost, discount_share, {SENT_DATE} as sent_date
             from ml.actions_sent
         ),
 
@@ -46,7 +44,7 @@ def sent_actions(con: duckdb.DuckDBPyConnection, as_of: date, window_days: int, 
         where sent_date > (select max(sent_date) from over) - $window
         order by campaign_id, user_id
         """,
-        {"as_of": as_of, "window": window_days, "horizon": horizon_days, "zone": zone[0] if zone else "UTC"},
+        {"as_of": as_of, "window": window_days, "horizon": horizon_days, "zone": settings(con)["shop_timezone"]},
     )
     keyed = sent.select("campaign_id", "user_id", touched_date="sent_date", responded_date=pl.lit(None, pl.Date))
     after = with_outcomes(con, keyed, as_of, horizon_days)

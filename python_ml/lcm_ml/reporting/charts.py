@@ -13,7 +13,6 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-STAGES = ("prospect", "new", "active", "loyal", "reactivated", "at_risk", "dormant", "churned")
 # Okabe and Ito's palette (2008), told apart by colour-blind readers too. Its light colours are outlined in INK.
 STAGE_COLOURS = ("#999999", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#D55E00")
 BANDS = ("low", "medium", "high")

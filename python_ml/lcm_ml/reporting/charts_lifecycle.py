@@ -3,7 +3,8 @@
 import altair as alt
 import polars as pl
 
-from lcm_ml.reporting.charts import INK, LETTERS, STAGE_COLOURS, STAGES, Drawing, draw, room_for
+from lcm_ml.frames.frame import STAGES
+from lcm_ml.reporting.charts import INK, LETTERS, STAGE_COLOURS, Drawing, draw, room_for
 
 
 def stage_mix(weekly: pl.DataFrame) -> Drawing:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from lcm_ml.reporting.charts import FONT, INK, QUIET, STAGE_COLOURS, STAGES, Drawing, scoped
+from lcm_ml.frames.frame import STAGES
+from lcm_ml.reporting.charts import FONT, INK, QUIET, STAGE_COLOURS, Drawing, scoped
 
 UNSEEN = "unseen"
 COLOURS = {UNSEEN: "#FFFFFF", **dict(zip(STAGES, STAGE_COLOURS, strict=True))}

@@ -119,6 +119,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def two_digits(value: float | None) -> str:
+    """A figure as money is written; - where there is none."""
+    return number(value, 2)
+
+
 Form = Callable[[float | None], str]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from lcm_ml.decisions.actions.sending import CONTROL
 from lcm_ml.errors import LcmError, from_system
+from lcm_ml.frames.touches import CONTROL
 
 RISKY = "^[=+@\t\r-]"
 """First characters that make a spreadsheet take a cell for a formula."""

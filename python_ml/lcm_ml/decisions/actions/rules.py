@@ -8,13 +8,13 @@ import polars as pl
 
 from lcm_ml.decisions.uplift.naming import SEGMENTS
 from lcm_ml.errors import LcmError
+from lcm_ml.frames.frame import STAGES
 
 FILE = "seeds/decisions/action_rules.csv"
 CONTACT, NO_ACTION = "contact", "none"
 BEST, NEW, REPEAT, NO_PRODUCT = "best", "new", "repeat", "none"
 PRODUCTS = (BEST, NEW, REPEAT, NO_PRODUCT)
 UNKNOWN = "unknown"
-STAGES = ("prospect", "new", "active", "loyal", "reactivated", "at_risk", "dormant", "churned")
 BETWEEN = "|"
 
 
@@ -92,7 +92,8 @@ def read_rules(rows: pl.DataFrame, offers: pl.DataFrame, channels: pl.DataFrame)
     return [_rule(row, kinds) for row in rows.filter("is_active").sort("priority").to_dicts()]
 
 
-def _words(text: str | None) -> tuple[str, ...]:
+def listed_words(text: str | None) -> tuple[str, ...]:
+    """The words of a cell that lists several."""
     return tuple(word.strip() for word in text.split(BETWEEN)) if text else ()
 
 
@@ -101,7 +102,7 @@ def _mistakes(row: dict[str, Any], known: dict[str, Sequence[str]]) -> list[str]
     wrong = [
         f"column {column}: there is no {word!r}, only {', '.join(words)}"
         for column, words in known.items()
-        for word in (_words(row[column]) if column in ("stages", "uplift_segments") else [row[column]])
+        for word in (listed_words(row[column]) if column in ("stages", "uplift_segments") else [row[column]])
         if word is not None and word not in words
     ]
     wrong += [
@@ -136,8 +137,8 @@ def _rule(row: dict[str, Any], kinds: dict[str, str]) -> Rule:
     return Rule(
         **taken
         | {
-            "stages": _words(row["stages"]),
-            "uplift_segments": _words(row["uplift_segments"]),
+            "stages": listed_words(row["stages"]),
+            "uplift_segments": listed_words(row["uplift_segments"]),
             "product": row["product"] or NO_PRODUCT,
             "kind": kinds.get(row["offer"] or ""),
         }

@@ -7,9 +7,9 @@ import polars as pl
 from lcm_ml.decisions.actions.rules import CONTACT
 from lcm_ml.decisions.experiments.assignment import assign
 from lcm_ml.errors import UsageError
+from lcm_ml.frames.touches import CONTROL
 
-CONTROL, TREATMENT = "control", "treatment"
-ARMS = (CONTROL, TREATMENT)
+ARMS = (CONTROL, "treatment")
 
 
 def to_send(

@@ -1,13 +1,13 @@
 """Profit of a contact beside the users that were held back at random, as a whole and for each way to cut it."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from lcm_ml.decisions.actions.rules import CONTACT, Rule
 from lcm_ml.decisions.experiments.effects import Effects, compare_arms, strata_columns
 from lcm_ml.frames.touches import CONTROL
 from lcm_ml.insights.significance import holm
@@ -19,9 +19,6 @@ WHOLE = ("all", "offer", "channel", "stage", "uplift_segment")
 RULE = "rule"
 WITHIN_RULE = ("risk", "stage", "uplift_segment")
 """Columns by which a rule's own users are told apart; risk is a third by churn probability."""
-BEST = "best"
-SEPARATOR = "|"
-"""In marts.action_rules: the option with the greatest expected profit; between the entries of a list."""
 
 
 @dataclass(frozen=True)
@@ -40,40 +37,27 @@ def within(rule: str, dimension: str) -> str:
     return f"{rule}:{dimension}"
 
 
-def cells(sent: pl.DataFrame, rules: pl.DataFrame) -> Iterator[Cell]:
+def cells(sent: pl.DataFrame, rules: Sequence[Rule]) -> Iterator[Cell]:
     """Every group that effects are told of: all, each level of WHOLE, each rule, and each rule's own groups.
 
-    Of a rule count the users it would still be for, as it is now: what it did before it was changed is past.
+    Of a rule count the users, offers and channels it would still be for, as it is now: what it did before it was
+    changed is past.
     """
     yield Cell("all", "all", sent)
     for dimension in WHOLE[1:]:
         for level, rows in _groups(sent, dimension):
             yield Cell(dimension, level, rows)
-    for rule in rules.filter(pl.col("is_active") & (pl.col("action") == "contact")).sort("priority").to_dicts():
-        rows = sent.filter((pl.col("rule_id") == rule["rule_id"]) & _still_meant(rule))
+    for rule in (rule for rule in rules if rule.action == CONTACT):
+        rows = sent.filter((pl.col("rule_id") == rule.rule_id) & rule.fits() & rule.carries())
         if rows.is_empty():
             continue
-        yield Cell(RULE, rule["rule_id"], rows)
-        yield from _thirds(rule["rule_id"], rows)
+        yield Cell(RULE, rule.rule_id, rows)
+        yield from _thirds(rule.rule_id, rows)
         for dimension in WITHIN_RULE[1:]:
             groups = list(_groups(rows, dimension))
             if len(groups) > 1:
                 for level, part in groups:
-                    yield Cell(within(rule["rule_id"], dimension), level, part)
-
-
-def _still_meant(rule: dict[str, Any]) -> pl.Expr:
-    meant = pl.lit(True)
-    for column, listed in (("stage", rule["stages"]), ("uplift_segment", rule["uplift_segments"])):
-        if listed:
-            meant &= pl.col(column).is_in(listed.split(SEPARATOR))
-    if rule["min_churn_probability"] is not None:
-        meant &= pl.col("churn_probability") >= rule["min_churn_probability"]
-    if rule["max_churn_probability"] is not None:
-        meant &= pl.col("churn_probability") <= rule["max_churn_probability"]
-    if rule["offer"] not in (None, BEST):
-        meant &= pl.col("offer") == rule["offer"]
-    return meant.fill_null(False)
+                    yield Cell(within(rule.rule_id, dimension), level, part)
 
 
 def _groups(rows: pl.DataFrame, column: str) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -121,7 +105,7 @@ def compared(rows: pl.DataFrame, value: pl.Series) -> Effects | None:
     return compare_arms(value.to_numpy(), arm, 2, covariates)
 
 
-def effects_of(sent: pl.DataFrame, rules: pl.DataFrame, margin: float, horizon_days: int) -> pl.DataFrame:
+def effects_of(sent: pl.DataFrame, rules: Sequence[Rule], margin: float, horizon_days: int) -> pl.DataFrame:
     """Profit per contact of every cell.
 
     p-values are corrected by Holm: those of rules and of groups within rules together, since proposals rest on any of
@@ -129,7 +113,7 @@ def effects_of(sent: pl.DataFrame, rules: pl.DataFrame, margin: float, horizon_d
 
     Args:
         sent: as of frames.sent.sent_actions.
-        rules: marts.action_rules.
+        rules: the active ones, in their order.
         margin: share of spend that is earned.
         horizon_days: of the outcomes.
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lcm_ml.decisions.strategy.effects import LEVEL, RULE, SEPARATOR, WITHIN_RULE, compared, within
+from lcm_ml.decisions.actions.rules import BETWEEN, CONTACT, listed_words
+from lcm_ml.decisions.strategy.effects import LEVEL, RULE, WITHIN_RULE, compared, within
 from lcm_ml.insights.significance import holm
 
 SMALLEST_CHANGE = 0.005
@@ -39,7 +40,7 @@ def proposals(
     """
     rows = effects.to_dicts()
     found: list[Row] = []
-    for rule in rules.filter(pl.col("is_active") & (pl.col("action") == "contact")).to_dicts():
+    for rule in rules.filter(pl.col("is_active") & (pl.col("action") == CONTACT)).to_dicts():
         whole = next((row for row in rows if row["dimension"] == RULE and row["level"] == rule["rule_id"]), None)
         if whole is not None:
             parts = {kind: [r for r in rows if r["dimension"] == within(rule["rule_id"], kind)] for kind in WITHIN_RULE}
@@ -107,13 +108,13 @@ def _limits(rule: Row, thirds: list[Row]) -> list[Row]:
 
 def _listed(rule: Row, parameter: str, groups: list[Row]) -> list[Row]:
     losing = [row for row in groups if _loses(row)]
-    listed = rule[parameter].split(SEPARATOR) if rule[parameter] else [row["level"] for row in groups]
+    listed = listed_words(rule[parameter]) or [row["level"] for row in groups]
     kept = [level for level in listed if level not in {row["level"] for row in losing}]
     if not losing or not kept:
         return []
     worst = min(losing, key=lambda row: row["p_value_adjusted"])
     told = f"{' and '.join(row['level'] for row in losing)} lose money"
-    return [_change(rule, parameter, rule[parameter], SEPARATOR.join(kept), worst, told)]
+    return [_change(rule, parameter, rule[parameter], BETWEEN.join(kept), worst, told)]
 
 
 def _change(rule: Row, parameter: str, old: str | None, new: str, row: Row, told: str) -> Row:

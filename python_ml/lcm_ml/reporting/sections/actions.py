@@ -11,11 +11,11 @@ from lcm_ml.reporting.section import (
     Section,
     Table,
     count,
-    number,
     plural,
     rows_of,
     sentence,
     share,
+    two_digits,
 )
 
 
@@ -69,7 +69,7 @@ def _contacts(rows: pl.DataFrame, users: int, contacted: int) -> Figure:
     first = rows.row(0, named=True)
     says = (
         f"{count(contacted)} of {plural(users, 'user')} ({share(contacted / users)}) are to be contacted, expected to "
-        f"earn {number(profit, 2)} in all; the most, {count(first['users'])}, by the rule {first['rule_id']} through "
+        f"earn {two_digits(profit)} in all; the most, {count(first['users'])}, by the rule {first['rule_id']} through "
         f"{first['channel']}."
     )
     bars = rows.select(label=pl.format("{}: {} by {}", "rule_id", "offer", "channel"), value="users")
@@ -82,8 +82,8 @@ def _contacts(rows: pl.DataFrame, users: int, contacted: int) -> Figure:
                 row["offer"],
                 row["channel"],
                 count(row["users"]),
-                number(row["expected_profit"], 2),
-                number(row["expected_profit"] / row["users"], 2),
+                two_digits(row["expected_profit"]),
+                two_digits(row["expected_profit"] / row["users"]),
             )
             for row in rows.to_dicts()
         ),

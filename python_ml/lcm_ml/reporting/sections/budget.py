@@ -11,9 +11,9 @@ from lcm_ml.reporting.section import (
     Table,
     cell,
     count,
-    number,
     plural,
     rows_of,
+    two_digits,
     with_interval,
 )
 
@@ -44,36 +44,33 @@ def budget(con: duckdb.DuckDBPyConnection) -> Section:
     asked = {row["policy"]: row for row in rows.filter("is_asked").to_dicts()}
     best = asked["optimised"]
     others = [name for name in TITLES if name in ("by_uplift", "by_risk", "contact_all")]
-    beside = ", ".join(f"{TITLES[name]} {_money(asked[name]['expected_profit'])}" for name in others)
+    beside = ", ".join(f"{TITLES[name]} {two_digits(asked[name]['expected_profit'])}" for name in others)
+    profit = with_interval(best, two_digits, "expected_profit")
     says = (
-        f"A budget of {_money(best['budget'])} is expected to bring {with_interval(best, _money, 'expected_profit')} "
-        f"with {plural(best['n_contacts'], 'contact')}; with the same money {beside}."
+        f"A budget of {two_digits(best['budget'])} is expected to bring {profit} with "
+        f"{plural(best['n_contacts'], 'contact')}; with the same money {beside}."
     )
     table = Table(
-        f"Policies at a budget of {_money(best['budget'])}",
+        f"Policies at a budget of {two_digits(best['budget'])}",
         ("policy", "contacts", "for contacts", "for discounts", "expected profit"),
         tuple(
             (
                 TITLES[name],
                 count(asked[name]["n_contacts"]),
-                _money(asked[name]["contact_cost"]),
-                _money(asked[name]["discount_cost"]),
-                cell(asked[name], _money, "expected_profit"),
+                two_digits(asked[name]["contact_cost"]),
+                two_digits(asked[name]["discount_cost"]),
+                cell(asked[name], two_digits, "expected_profit"),
             )
             for name in TITLES
         ),
     )
     curves = rows.with_columns(name=pl.col("policy").replace(TITLES)).filter(pl.col("policy") != "nobody")
     names = [title for name, title in TITLES.items() if name != "nobody"]
-    notes = [f"One more unit of budget would bring {_money(best['shadow_price'])}."]
+    notes = [f"One more unit of budget would bring {two_digits(best['shadow_price'])}."]
     if best["n_contacts"] and best["ci_low"] is None:
         notes.append("Effects of some contacts are assumed rates, not measured: no interval can be told.")
     drawing = charts_budget.profit(curves, names, best["budget"])
     return Section("budget", title, text, (Figure(drawing, says, table),), table=_sent(con), notes=tuple(notes))
-
-
-def _money(value: float | None) -> str:
-    return number(value, 2)
 
 
 def _sent(con: duckdb.DuckDBPyConnection) -> Table | None:
@@ -100,7 +97,7 @@ def _sent(con: duckdb.DuckDBPyConnection) -> Table | None:
         "What the optimised policy sends",
         ("offer", "channel", "contacts", "for contacts", "for discounts", "expected profit"),
         tuple(
-            (row["offer"], row["channel"], count(row["contacts"]), *(_money(row[name]) for name in money))
+            (row["offer"], row["channel"], count(row["contacts"]), *(two_digits(row[name]) for name in money))
             for row in rows.to_dicts()
         ),
         labels=2,

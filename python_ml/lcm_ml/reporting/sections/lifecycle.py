@@ -3,8 +3,8 @@
 import duckdb
 import polars as pl
 
+from lcm_ml.frames.frame import STAGES
 from lcm_ml.reporting import charts_lifecycle
-from lcm_ml.reporting.charts import STAGES
 from lcm_ml.reporting.sankey import Flow, sankey
 from lcm_ml.reporting.section import Figure, MakeSection, Section, Table, count, listed, plural, rows_of, share
 from lcm_ml.warehouse.state import settings

@@ -25,6 +25,7 @@ from lcm_ml.reporting.section import (
     rows_of,
     sentence,
     share,
+    two_digits,
     with_interval,
 )
 
@@ -219,9 +220,9 @@ def lift_and_gain(con: duckdb.DuckDBPyConnection) -> Section:
     )
     own = contacted.filter(model_name=names[0])
     baselines = [name for name in names if name in BASELINES]
-    lift = _by_decile("Lift by decile", rows, names, "lift", lambda value: number(value, 2))
+    lift = _by_decile("Lift by decile", rows, names, "lift", two_digits)
     gain = _by_decile("Share of churners found", rows, names, "cumulative_gain", share)
-    beside = _beside(rows, baselines, "lift", lambda value: number(value, 2))
+    beside = _beside(rows, baselines, "lift", two_digits)
     says_lift = (
         f"The riskiest tenth of {names[0]} churned {own.item(0, 'lift'):.2f} times as often as the average{beside}."
     )

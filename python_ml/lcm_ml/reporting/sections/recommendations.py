@@ -11,10 +11,10 @@ from lcm_ml.reporting.section import (
     Table,
     cell,
     count,
-    number,
     plural,
     rows_of,
     share,
+    two_digits,
     with_interval,
 )
 
@@ -75,7 +75,7 @@ def quality(con: duckdb.DuckDBPyConnection) -> Section:
                 _called(name),
                 *(cell(cells.get((name, metric))) for metric in ("ndcg", "recall", "map")),
                 cell(cells.get((name, "coverage")), share),
-                cell(cells.get((name, "novelty")), lambda value: number(value, 2)),
+                cell(cells.get((name, "novelty")), two_digits),
             )
             for name in names
         ),

@@ -4,7 +4,19 @@ import duckdb
 import polars as pl
 
 from lcm_ml.reporting import charts
-from lcm_ml.reporting.section import Figure, MakeSection, Section, Table, cell, count, number, plural, rows_of, share
+from lcm_ml.reporting.section import (
+    Figure,
+    MakeSection,
+    Section,
+    Table,
+    cell,
+    count,
+    number,
+    plural,
+    rows_of,
+    share,
+    two_digits,
+)
 
 COMMAND = "lcm-ml strategy"
 SHOWN = ("all", "rule", "offer", "channel")
@@ -38,8 +50,8 @@ def strategy(con: duckdb.DuckDBPyConnection) -> Section:
                 count(row["n_control"]),
                 share(row["purchase_rate_treated"]),
                 share(row["purchase_rate_control"]),
-                number(row["expected_profit"], 2),
-                cell(row, lambda value: number(value, 2), "profit"),
+                two_digits(row["expected_profit"]),
+                cell(row, two_digits, "profit"),
                 number(row["p_value_adjusted"]),
             )
             for row in rows

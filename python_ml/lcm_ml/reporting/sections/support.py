@@ -18,6 +18,7 @@ from lcm_ml.reporting.section import (
     plural,
     rows_of,
     share,
+    two_digits,
 )
 
 TRIAGE = "lcm-ml support triage"
@@ -97,14 +98,10 @@ def _measured(con: duckdb.DuckDBPyConnection) -> Table | None:
         rows, lambda row: (row["evaluated_on"], row["language"], row["model_name"])
     ):
         cells = {row["metric"]: row for row in own}
-        figures = tuple(cell(cells.get(metric), _two_digits) for metric in METRICS)
+        figures = tuple(cell(cells.get(metric), two_digits) for metric in METRICS)
         lines.append((SETS[where], LANGUAGES[language], model, count(cells["intent_macro_f1"]["n"]), *figures))
     headers = ("measured on", "language", "by", "questions", *METRICS.values())
     return Table("How good the assistant is, with 95 % intervals", headers, tuple(lines), labels=3)
-
-
-def _two_digits(value: float | None) -> str:
-    return number(value, 2)
 
 
 def queue(con: duckdb.DuckDBPyConnection) -> Section:

@@ -18,6 +18,7 @@ from lcm_ml.reporting.section import (
     plural,
     rows_of,
     share,
+    two_digits,
     with_interval,
 )
 
@@ -146,7 +147,7 @@ def effects(con: duckdb.DuckDBPyConnection) -> Section:
             (
                 TITLES[name],
                 *(cell(each[metric], _small) for metric in ("qini", "auuc", "gain_top_30")),
-                cell(each.get("calibration_slope"), lambda value: number(value, 2)),
+                cell(each.get("calibration_slope"), two_digits),
             )
             for name, each in sorted(figures.items(), key=lambda item: item[0] != learner)
         ),

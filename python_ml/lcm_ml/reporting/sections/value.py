@@ -15,6 +15,7 @@ from lcm_ml.reporting.section import (
     number,
     rows_of,
     share,
+    two_digits,
     with_interval,
 )
 
@@ -145,7 +146,7 @@ def _forecast(days: int, served: str, metrics: pl.DataFrame, deciles: pl.DataFra
     ratio, error = cells[served, "total_ratio"], cells[served, "mae"]
     says = (
         f"{MODELS[served]}, which serves {days} days, expected {with_interval(ratio, share)} of what {count(users)} "
-        f"users spent from {at}, and missed the spend of one by {with_interval(error, _money)} on "
+        f"users spent from {at}, and missed the spend of one by {with_interval(error, two_digits)} on "
         f"average; the naive guess by {number(cells['naive', 'mae']['value'], 2)}."
     )
     names = [name for name in MODELS if (name, "mae") in cells]
@@ -157,8 +158,8 @@ def _forecast(days: int, served: str, metrics: pl.DataFrame, deciles: pl.DataFra
                 MODELS[name],
                 cell(cells.get((name, "total_ratio"))),
                 cell(cells.get((name, "spearman"))),
-                cell(cells.get((name, "mae")), _money),
-                cell(cells.get((name, "mae_less_naive")), _money),
+                cell(cells.get((name, "mae")), two_digits),
+                cell(cells.get((name, "mae_less_naive")), two_digits),
                 cell(cells.get((name, "coverage_80")), share),
             )
             for name in names
@@ -167,10 +168,6 @@ def _forecast(days: int, served: str, metrics: pl.DataFrame, deciles: pl.DataFra
     )
     drawing = charts_value.expected_and_realised(deciles.filter(model_name=served))
     return Figure(drawing, says, table, title=f"Next {days} days")
-
-
-def _money(value: float | None) -> str:
-    return number(value, 2)
 
 
 SECTIONS: tuple[MakeSection, ...] = (spread, forecasts)
