@@ -5,8 +5,8 @@ import shutil
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError
-from lcm_ml.sources.readers import literal
 from lcm_ml.warehouse.connection import Notify, connect
+from lcm_ml.warehouse.sql import literal, quoted
 
 
 def rewrite_file(notify: Notify) -> None:
@@ -37,7 +37,7 @@ def rewrite_file(notify: Notify) -> None:
             name = con.execute("select current_database()").fetchone()
             assert name is not None
             con.execute(f"attach {literal(str(fresh))} as fresh_copy")
-            con.execute(f'copy from database "{name[0]}" to fresh_copy')
+            con.execute(f"copy from database {quoted(name[0])} to fresh_copy")
             con.execute("detach fresh_copy")
             fresh.chmod(path.stat().st_mode & 0o777)
             with fresh.open("rb") as file:

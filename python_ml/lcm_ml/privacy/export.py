@@ -4,15 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lcm_ml import project
 from lcm_ml.errors import LcmError
 from lcm_ml.privacy import keys, places
 from lcm_ml.privacy.places import Advance
 from lcm_ml.privacy.tables import Users
-from lcm_ml.sources.readers import literal
 from lcm_ml.warehouse.connection import Notify, connect
+from lcm_ml.warehouse.contracts import read_yaml
+from lcm_ml.warehouse.sql import literal
 
 INDEX = "index.md"
 
@@ -89,10 +88,9 @@ def _index(user_id: str, visitors: list[str], counts: dict[str, int]) -> str:
 
 def _descriptions() -> dict[str, tuple[str, dict[str, str]]]:
     """What dbt says of each table, and of its columns, by the table's name."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for path in sorted((project.root() / "models").rglob("_*.yml")):
-        document = yaml.load(path.read_text(encoding="utf-8"), loader) or {}
+        document = read_yaml(path) or {}
         listed = [*document.get("models", []), *(t for source in document.get("sources", []) for t in source["tables"])]
         for table in listed:
             columns = {column["name"]: _line(column) for column in table.get("columns", [])}

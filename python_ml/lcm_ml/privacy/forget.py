@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,9 +13,10 @@ import duckdb
 import lcm_ml
 from lcm_ml import project
 from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.files import replace_private
 from lcm_ml.privacy import compact, keys, places, record, snapshots
 from lcm_ml.privacy.places import Advance, Search
-from lcm_ml.privacy.suppression import LISTED
+from lcm_ml.privacy.suppression import LISTED, forgotten
 from lcm_ml.privacy.tables import Users, id_columns, text_columns
 from lcm_ml.privacy.verify import Found, look
 from lcm_ml.sources.pseudonyms import Pseudonyms
@@ -84,7 +84,7 @@ def survey(user_ids: Sequence[str], advance: Advance, notify: Notify, *, again: 
         advance("tables", 0)
         users = Users(con, asked, hashes)
         _refuse_others_tables(con, users)
-        files = places.holding(Search(con, users), [*places.beside(), *places.of_dbt()], advance, "files")
+        files = places.holding(Search(users), [*places.beside(), *places.of_dbt()], advance, "files")
         return Plan(
             ids=users.ids,
             asked=len(asked),
@@ -171,11 +171,8 @@ def to_forget_again(notify: Notify) -> list[str]:
     Raises:
         LcmError: when there is no warehouse, or the key of the hashes is gone.
     """
-    known = {user for entry in record.entries() for user in entry.get("users", ())}
     with connect(read_only=True, notify=notify) as con:
-        if table_exists(con, "meta", "forgotten_users"):
-            known.update(row[0] for row in con.execute("select id_hash from meta.forgotten_users").fetchall())
-        if not known:
+        if not (known := forgotten(con)):
             return []
         hashes = keys.keyed_hash()
         hashes.prepare(con)
@@ -246,14 +243,7 @@ def forget(plan: Plan, advance: Advance, notify: Notify) -> dict[str, Any]:
 
 
 def _keep(plan: Plan) -> None:
-    path = keys.make_folder() / PENDING
-    fresh = path.with_name(f".{path.name}.fresh")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(plan), file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    replace_private(keys.make_folder() / PENDING, json.dumps(dataclasses.asdict(plan)))
 
 
 def _delete(plan: Plan, hashes: Pseudonyms, notify: Notify) -> None:
@@ -305,7 +295,7 @@ def _publish(plan: Plan, hashes: Pseudonyms, advance: Advance, notify: Notify) -
 def searching(ids: Sequence[str], hashes: Pseudonyms) -> Iterator[Search]:
     """A search of files, in a connection that has no file of its own."""
     with duckdb.connect() as con:
-        yield Search(con, Users(con, ids, hashes))
+        yield Search(Users(con, ids, hashes))
 
 
 def _in_bytes(plan: Plan, hashes: Pseudonyms) -> bool:

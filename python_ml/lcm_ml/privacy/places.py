@@ -16,10 +16,10 @@ import duckdb
 
 from lcm_ml import project
 from lcm_ml.privacy import keys
-from lcm_ml.privacy.tables import MASK, Users, id_columns, patterns, quoted
+from lcm_ml.privacy.tables import MASK, Users, id_columns
 from lcm_ml.sources.pseudonyms import Pseudonyms
-from lcm_ml.sources.readers import literal
 from lcm_ml.warehouse.connection import first_row, table_exists
+from lcm_ml.warehouse.sql import literal, quoted
 
 Advance = Callable[[str, float], None]
 CHUNK = 2**22
@@ -47,10 +47,14 @@ OWN = ("key", "pending.json")
 
 @dataclass(frozen=True)
 class Search:
-    """Users to look for in files; `con` has the temporary table of Users."""
+    """Users to look for in files."""
 
-    con: duckdb.DuckDBPyConnection
     users: Users
+
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The connection that has the temporary table of the users."""
+        return self.users.con
 
     def holds(self, path: Path) -> bool:
         """Whether a file holds one of the users.
@@ -58,7 +62,7 @@ class Search:
         Tables (Parquet, CSV, JSON, DuckDB) are read: any id is found in a column of users. In other files, and in
         other columns, distinctive ids are found as whole words.
         """
-        if any(re.search(pattern, path.name, re.ASCII) for pattern in patterns(self.users.ids)):
+        if self._is_named(path):
             return True
         if path.suffix in DATABASES and self._database_holds(path):
             return True
@@ -74,7 +78,7 @@ class Search:
 
     def bytes_hold(self, path: Path) -> bool:
         """Whether the bytes of a file, unpacked where it is packed, hold a distinctive id as a whole word."""
-        expressions = [re.compile(pattern.encode()) for pattern in patterns(self.users.ids)]
+        expressions = [re.compile(pattern.encode()) for pattern in self.users.patterns]
         return bool(expressions) and any(_stream_holds(stream, expressions) for stream in _streams(path))
 
     def clean(self, path: Path) -> str:
@@ -87,12 +91,12 @@ class Search:
         if path.suffix in (*DATABASES, *PACKED) or "artefacts" in path.parent.as_posix():
             return "left"
         fresh = path.with_name(f".{path.name}.fresh")
-        is_named = any(re.search(pattern, path.name, re.ASCII) for pattern in patterns(self.users.ids))
+        is_named = self._is_named(path)
         if not is_named and self.rewrite(path, fresh):
             outcome = "rewritten"
         elif not is_named and path.suffix in TEXTS:
             content = path.read_bytes()
-            for pattern in patterns(self.users.ids):
+            for pattern in self.users.patterns:
                 content = re.sub(pattern.encode(), MASK.encode(), content)
             fresh.write_bytes(content)
             fresh.chmod(path.stat().st_mode & 0o777)
@@ -102,6 +106,9 @@ class Search:
             return "removed"
         fresh.replace(path)
         return outcome
+
+    def _is_named(self, path: Path) -> bool:
+        return any(re.search(pattern, path.name, re.ASCII) for pattern in self.users.patterns)
 
     def _database_holds(self, path: Path) -> bool:
         try:
@@ -138,7 +145,7 @@ class Search:
         tests = [self.users.condition([name]) for name in id_columns(texts)]
         tests += [
             f"coalesce(regexp_matches({quoted(name)}, {literal(pattern)}), false)"
-            for pattern in patterns(self.users.ids)
+            for pattern in self.users.patterns
             for name in texts
             if name not in id_columns(texts)
         ]
@@ -159,7 +166,7 @@ class Search:
         masked = {
             name: quoted(name) for name, data_type, *_ in described if data_type == "VARCHAR" and name not in users
         }
-        for pattern in patterns(self.users.ids):
+        for pattern in self.users.patterns:
             for name, value in masked.items():
                 masked[name] = f"regexp_replace({value}, {literal(pattern)}, {literal(MASK)}, 'g')"
         changed = ", ".join(f"{value} as {quoted(name)}" for name, value in masked.items() if value != quoted(name))

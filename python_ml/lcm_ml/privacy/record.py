@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from lcm_ml.files import replace_private
 from lcm_ml.privacy import keys
 from lcm_ml.sources.pseudonyms import Pseudonyms
 
@@ -43,7 +44,7 @@ def append(hashes: Pseudonyms, body: dict[str, Any]) -> dict[str, Any]:
     # A line that a crash cut short was never told as done: it goes.
     if before and "broken" in before[-1]:
         before.pop()
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in before), encoding="utf-8")
+        replace_private(path, "".join(json.dumps(entry) + "\n" for entry in before))
     previous = before[-1]["hash"] if before else START
     entry = {"sequence": len(before) + 1, **body, "previous": previous}
     entry["hash"] = _hash(hashes, entry)

@@ -1,6 +1,5 @@
 """Rewrite published snapshots without some users: a reader of any file sees it before or after, never in between."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,10 +48,9 @@ def _rewrite_one(search: Search, folder: Path) -> bool:
         relation = written["relations"].setdefault(path.stem, {})
         relation |= {"rows": row[0] if row else 0, "sha256": manifest.digest(fresh)}
     written["rewritten_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    unfinished = folder / f".{manifest.NAME}.unfinished"
-    unfinished.write_text(json.dumps(written, indent=2), encoding="utf-8")
-    manifest.digest(unfinished)
-    unfinished.replace(folder / f".{manifest.NAME}{FRESH}")
+    unfinished = f".{manifest.NAME}.unfinished"
+    manifest.write(folder, written, unfinished)
+    (folder / unfinished).replace(folder / f".{manifest.NAME}{FRESH}")
     return _finish(folder)
 
 

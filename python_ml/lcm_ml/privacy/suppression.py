@@ -15,6 +15,14 @@ LISTED = "(select id_hash from meta.forgotten_users)"
 LEFT_OUT = "(select id_hash from left_out)"
 
 
+def forgotten(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Keyed hashes of the users on the list and on record: a restored backup has an older list."""
+    known = {user for entry in entries() for user in entry.get("users", ())}
+    if table_exists(con, "meta", "forgotten_users"):
+        known.update(row[0] for row in con.execute("select id_hash from meta.forgotten_users").fetchall())
+    return known
+
+
 @dataclass(frozen=True)
 class Suppression:
     """What a load leaves out."""
@@ -23,15 +31,12 @@ class Suppression:
 
     @classmethod
     def of(cls, con: duckdb.DuckDBPyConnection) -> "Suppression | None":
-        """The users on the list and on record (a restored backup has an older list), or None where there are none.
+        """The users of `forgotten`, or None where there are none.
 
         Raises:
             LcmError: when the key of the hashes is gone: a load would bring everybody back.
         """
-        known = {user for entry in entries() for user in entry.get("users", ())}
-        if table_exists(con, "meta", "forgotten_users"):
-            known.update(row[0] for row in con.execute("select id_hash from meta.forgotten_users").fetchall())
-        if not known:
+        if not (known := forgotten(con)):
             return None
         hashes = keyed_hash()
         hashes.prepare(con)

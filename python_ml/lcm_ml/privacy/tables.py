@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import duckdb
 
 from lcm_ml.sources.pseudonyms import USER_IDS, Pseudonyms
-from lcm_ml.sources.readers import literal
 from lcm_ml.warehouse.connection import first_row, rows, table_exists
+from lcm_ml.warehouse.sql import literal, quoted
 
 ID_COLUMNS = (*USER_IDS, "linked_user_id")
 WRITTEN = ("raw", "ml")
@@ -86,16 +85,12 @@ def full_name(schema: str, name: str) -> str:
     return ".".join(part if re.fullmatch(r"[a-z_][a-z0-9_]*", part) else quoted(part) for part in (schema, name))
 
 
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 class Users:
     """Users to look for in one connection, with the visitors that are known to be them.
 
     Attributes:
         ids: as staging has them: trimmed, their case folded.
+        patterns: that find them in text.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, ids: Iterable[str], hashes: Pseudonyms) -> None:
@@ -126,6 +121,7 @@ class Users:
                 """
             )
         self.ids: list[str] = [row[0] for row in con.execute("select user_id from wanted_users order by 1").fetchall()]
+        self.patterns = patterns(self.ids)
         has_tickets = table_exists(con, "raw", "support_tickets")
         con.execute(
             "create or replace temporary table wanted_tickets as "
@@ -162,13 +158,13 @@ class Users:
         if not table_exists(self.con, "raw", "rejected_rows"):
             return ""
         cases = []
-        for load_id, table, keys in rows_of(
-            self.con,
+        rejected = self.con.execute(
             """
             select load_id, table_name, list_distinct(flatten(list(json_keys(original)))) as keys
             from raw.rejected_rows where json_valid(original) group by all
-            """,
-        ):
+            """
+        )
+        for load_id, table, keys in rejected.fetchall():
             option = first_row(self.con, "select options from raw.loads where load_id = ?", [load_id])
             options = json.loads(option[0]) if option else {}
             named = options.get("map", {}).get(table, {})
@@ -199,8 +195,9 @@ class Users:
     def mentions(self, schemas: Sequence[str] = ()) -> dict[str, int]:
         """How many cells name one of the users, by "schema.table.column": distinctive ids, columns of other things."""
         found: dict[str, int] = {}
-        for pattern in patterns(self.ids):
-            for table, texts in text_columns(self.con, schemas=schemas).items():
+        listed = text_columns(self.con, schemas=schemas).items() if self.patterns else ()
+        for pattern in self.patterns:
+            for table, texts in listed:
                 columns = [name for name in texts if name not in id_columns(texts)]
                 if not columns:
                     continue
@@ -226,7 +223,7 @@ class Users:
             if row and row[0]:
                 done[name] = int(row[0])
         masked = self.mentions((*WRITTEN, "meta"))
-        for pattern in patterns(self.ids):
+        for pattern in self.patterns:
             for named in masked:
                 table, column = named.rsplit(".", 1)
                 self.con.execute(
@@ -262,8 +259,3 @@ class Users:
                     and files.source_file = gone.source_file
                 """
             )
-
-
-def rows_of(con: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
-    """The rows of a query as tuples."""
-    return con.execute(sql).fetchall()

@@ -42,7 +42,7 @@ def look(user_ids: Sequence[str], hashes: Pseudonyms, advance: Advance, notify: 
         found.short = sum(not is_distinctive(user_id) for user_id in users.ids)
         found.own += [f"{name}: {n:,} rows" for name, n in users.counts().items()]
         found.own += [f"{name}: {n:,} cells of text" for name, n in users.mentions().items()]
-        search = Search(con, users)
+        search = Search(users)
         if not found.own and search.bytes_hold(project.warehouse_path()):
             found.own.append(f"{project.warehouse_path()}: bytes of rows that were deleted")
         paths = [*places.beside(), *places.of_dbt()]

@@ -1,6 +1,5 @@
 """The snapshots that are kept: which one readers see, and how another comes to be it."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError
+from lcm_ml.files import sync_folder
 from lcm_ml.publishing import manifest, views
 from lcm_ml.warehouse.connection import writer_lock
 
@@ -72,8 +72,8 @@ def activate(published: Path, snapshot_id: str, relations: dict[str, Any]) -> No
         OSError: when a file cannot be written.
     """
     snapshot = published / "snapshots" / snapshot_id
-    _to_disk(snapshot)
-    _to_disk(snapshot.parent)
+    sync_folder(snapshot)
+    sync_folder(snapshot.parent)
     try:
         views.write_views(published, relations)
         has_more = False
@@ -83,18 +83,9 @@ def activate(published: Path, snapshot_id: str, relations: dict[str, Any]) -> No
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(Path("snapshots") / snapshot_id)
     fresh.replace(published / "current")
-    _to_disk(published)
+    sync_folder(published)
     if has_more:
         views.write_views(published, relations)
-
-
-def _to_disk(folder: Path) -> None:
-    """Have a folder's entries outlive a power cut: what they name is on the disk already."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def list_snapshots() -> list[dict[str, Any]]:

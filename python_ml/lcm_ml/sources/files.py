@@ -12,9 +12,10 @@ import duckdb
 from lcm_ml.errors import LcmError, UsageError
 from lcm_ml.sources.pseudonyms import HIDDEN, Pseudonyms, refuse_mixture, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
-from lcm_ml.sources.readers import ROW_NUMBER, Field, Source, check_compressed, literal, open_source, reading
+from lcm_ml.sources.readers import ROW_NUMBER, Field, Source, check_compressed, open_source, reading
 from lcm_ml.warehouse.connection import Notify, first_row, translate
 from lcm_ml.warehouse.contracts import Column, Table, raw_inputs
+from lcm_ml.warehouse.sql import literal
 
 Advance = Callable[[str, float], None]
 
@@ -158,6 +159,7 @@ def load_files(
             if load.already_loaded(table_name, digest):
                 skipped.append(str(path))
                 continue
+            check_compressed(path)
             load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
         return result_of(load, skipped)
 
@@ -168,7 +170,6 @@ def _open(path: Path) -> Source:
             source = open_source(con, path)
     except duckdb.Error as error:
         raise translate(error, path) from None
-    check_compressed(path)
     return source
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import yaml
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError
-from lcm_ml.sources.readers import literal
 from lcm_ml.warehouse.connection import first_row, table_exists
-from lcm_ml.warehouse.contracts import Table
+from lcm_ml.warehouse.contracts import Table, read_yaml
+from lcm_ml.warehouse.sql import literal
 
 KEY_VARIABLE = "LCM_ID_KEY"
 SHORTEST_KEY = 16
@@ -43,7 +42,7 @@ def id_case_setting() -> str:
     Raises:
         LcmError: when it is none of ID_CASES.
     """
-    variables = yaml.safe_load((project.root() / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+    variables = read_yaml(project.root() / "dbt_project.yml")["vars"]
     id_case = str(variables.get("id_case", "keep"))
     if id_case not in ID_CASES:
         raise LcmError(f"the var id_case takes {', '.join(ID_CASES)}, not {id_case!r}", "mend dbt_project.yml")

@@ -70,6 +70,29 @@ class RawLoad:
         )
         self.files.append(outcome)
 
+    def insert(self, table: contracts.Table, rows: str, label: str) -> int:
+        """Add rows to a raw table, but for those of forgotten users.
+
+        Args:
+            table: the contract.
+            rows: SQL of a relation with the contract's columns and source_row.
+            label: the source_file of their lineage.
+
+        Returns:
+            The rows added.
+        """
+        columns = [column for column in table.columns if not column.lineage]
+        names = ", ".join(column.name for column in columns)
+        casts = ", ".join(f"cast({column.name} as {column.data_type})" for column in columns)
+        kept = f"not ({self.suppression.condition(table)})" if self.suppression else "true"
+        inserted = first_row(
+            self.con,
+            f"insert into {table.full_name} ({names}, load_id, loaded_at, source_file, source_row) "
+            f"select {casts}, ?, ?, ?, source_row from {rows} where {kept}",
+            [self.load_id, self.loaded_at, label],
+        )
+        return int(inserted[0]) if inserted else 0
+
     def already_loaded(self, table_name: str, content_hash: str) -> bool:
         """Whether raw holds a file of the same bytes in this table, from this load or an earlier one."""
         found = first_row(

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from lcm_ml.errors import LcmError
+from lcm_ml.warehouse.sql import literal
 
 FORMATS = {
     ".parquet": "parquet",
@@ -28,11 +29,6 @@ FORMATS = {
 MAX_LINE_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 2**20
 ROW_NUMBER = "lcm_source_row"
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True)

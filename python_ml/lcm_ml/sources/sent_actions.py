@@ -7,7 +7,6 @@ import polars as pl
 
 from lcm_ml.sources.pseudonyms import loaded_with
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, load_within
-from lcm_ml.warehouse.connection import first_row
 from lcm_ml.warehouse.contracts import Table, raw_inputs
 
 SOURCE = "act"
@@ -60,18 +59,9 @@ def add_to_raw(con: duckdb.DuckDBPyConnection, rows: dict[str, pl.DataFrame], la
 
 
 def _insert(load: RawLoad, table: Table, frame: pl.DataFrame, label: str) -> None:
-    names = ", ".join(_columns(table))
-    casts = ", ".join(f"cast({column.name} as {column.data_type})" for column in table.columns if not column.lineage)
-    kept = f"not ({load.suppression.condition(table)})" if load.suppression else "true"
     load.con.register("sent_rows", frame.with_row_index("source_row", 1).to_arrow())
-    inserted = first_row(
-        load.con,
-        f"insert into {table.full_name} ({names}, load_id, loaded_at, source_file, source_row) "
-        f"select {casts}, ?, ?, ?, source_row from sent_rows where {kept}",
-        [load.load_id, load.loaded_at, label],
-    )
+    loaded = load.insert(table, "sent_rows", label)
     load.con.unregister("sent_rows")
-    loaded = int(inserted[0]) if inserted else 0
     digest = hashlib.sha256(frame.write_csv().encode()).hexdigest()
     load.record(FileOutcome(table.name, label, digest, frame.height, loaded, 0, frame.height - loaded))
 

@@ -5,6 +5,7 @@ count stand in manifest.json, its last member: an archive without one is not who
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,8 +22,10 @@ import duckdb
 import lcm_ml
 from lcm_ml import logs, project
 from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.files import sync_folder
 from lcm_ml.publishing.catalogue import current_id, publishing_lock
 from lcm_ml.warehouse.connection import Notify, connect, layout_of, writer_lock
+from lcm_ml.warehouse.sql import quoted
 
 Advance = Callable[[str, float], None]
 FORMAT = 1
@@ -109,7 +112,7 @@ def row_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     ).fetchall()
     counts = {}
     for schema, name in names:
-        found = con.execute(f'select count(*) from "{schema}"."{name}"').fetchone()
+        found = con.execute(f"select count(*) from {quoted(schema)}.{quoted(name)}").fetchone()
         counts[f"{schema}.{name}"] = found[0] if found else 0
     return counts
 
@@ -184,10 +187,7 @@ def _write(
                     done += _size(part)
                 manifest = about | {"files": files}
                 content = json.dumps(manifest, indent=1).encode()
-                with tempfile.SpooledTemporaryFile() as file:
-                    file.write(content)
-                    file.seek(0)
-                    _add(archive, MANIFEST, _Hashing(file), len(content))
+                _add(archive, MANIFEST, io.BytesIO(content), len(content))
             out.flush()
             os.fsync(out.fileno())
         partial.replace(path)
@@ -198,7 +198,7 @@ def _write(
     return manifest
 
 
-def _add(archive: tarfile.TarFile, name: str, reader: "_Hashing", size: int) -> None:
+def _add(archive: tarfile.TarFile, name: str, reader: "_Hashing | io.BytesIO", size: int) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o600
     archive.addfile(member, reader)
@@ -215,15 +215,6 @@ class _Hashing:
         chunk: bytes = self.file.read(size)
         self.hash.update(chunk)
         return chunk
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_older(folder: Path, keep: int) -> list[Path]:

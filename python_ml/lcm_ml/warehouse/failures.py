@@ -5,7 +5,6 @@ there is no warehouse to write to: it is locked, its disk is full, or the job ne
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError, UsageError, from_system
+from lcm_ml.files import replace_private
 from lcm_ml.logs import run_id
 
 RESOLVED_BY = {"lcm-ml run": ("lcm-ml run", "lcm-ml publish")}
@@ -79,8 +79,4 @@ def _path() -> Path:
 def _write(found: list[dict[str, Any]]) -> None:
     # The failure itself is what the user must hear of; that it could not be kept adds nothing.
     with suppress(OSError):
-        fresh = _path().with_name(f".{_path().name}.fresh")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
-        fresh.replace(_path())
+        replace_private(_path(), json.dumps(found, indent=2))

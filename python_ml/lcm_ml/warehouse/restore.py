@@ -11,9 +11,10 @@ from typing import Any
 
 from lcm_ml import project
 from lcm_ml.errors import LcmError, LockedError
+from lcm_ml.files import sync_folder
 from lcm_ml.publishing import catalogue
 from lcm_ml.publishing import manifest as publishing_manifest
-from lcm_ml.warehouse.backup import ARTEFACTS, PUBLISHED, WAL, WAREHOUSE, Advance, sync_folder, unpack
+from lcm_ml.warehouse.backup import ARTEFACTS, PUBLISHED, WAL, WAREHOUSE, Advance, unpack
 from lcm_ml.warehouse.connection import WAREHOUSE_VERSION, Notify, connect, writer_lock
 
 NOTE = "restore.json"

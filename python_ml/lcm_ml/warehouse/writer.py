@@ -12,12 +12,20 @@ from lcm_ml.warehouse.contracts import Table
 
 def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
     """Create the tables that are missing, and the columns that came to the contract after a table was made."""
+    # One look at all of them: a statement for each that changes nothing takes ten times as long.
+    found = con.execute(
+        "select table_schema || '.' || table_name, list(column_name) from information_schema.columns "
+        "where table_catalog = current_database() group by 1"
+    )
+    have: dict[str, list[str]] = dict(found.fetchall())
+    for schema in dict.fromkeys(table.schema for table in tables.values()):
+        con.execute(f"create schema if not exists {schema}")
     for table in tables.values():
-        con.execute(f"create schema if not exists {table.schema}")
-        con.execute(table.create_sql())
-        have = {row[0] for row in con.execute(f"describe {table.full_name}").fetchall()}
+        if table.full_name not in have:
+            con.execute(table.create_sql())
+            continue
         for column in table.columns:
-            if column.name not in have:
+            if column.name not in have[table.full_name]:
                 con.execute(f"alter table {table.full_name} add column {column.name} {column.data_type}")
 
 
