@@ -23,17 +23,11 @@ import duckdb
 from shop import Shop
 
 STAGES = ("load", "build", "fit", "score", "publish")
-# What names a run, a load or a moment differs between two shops that hold the same.
+# What names a run, a load, a file or a moment differs between two shops that hold the same: `options` of a load has its
+# files, `original` the whole row as it was quarantined, whose values stand in columns of their own.
 OWN = (
-    "run_id",
-    "load_id",
-    "loaded_at",
-    "source_file",
-    "scored_at",
-    "model_version",
-    "created_at",
-    "built_at",
-    "input_hash",
+    *("run_id", "load_id", "loaded_at", "source_file", "options", "original"),
+    *("scored_at", "model_version", "created_at", "built_at", "input_hash"),
 )
 COMPARED = ("raw", "staging", "intermediate", "marts")
 SCORES = "select * from ml.churn_scores where is_served"
