@@ -85,7 +85,7 @@ def _show_sent(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     if result["note"]:
-        out.print(result["note"], markup=False)
+        out.print(result["note"])
     if result["campaigns"]:
         table = Table("rule", "channel", "offer", "contacts", "held back", "expected profit")
         for row in result["campaigns"]:
@@ -103,10 +103,10 @@ def _show_sent(result: dict[str, Any]) -> None:
             f"expected to earn {result['expected_profit']:,.2f}; the contacts cost {result['cost']:,.2f}"
         )
     for path in result["files"]:
-        out.print(f"list       {path}", markup=False)
-    out.print(f"recorded   {result['recorded']}", markup=False)
+        out.print(f"list       {path}")
+    out.print(f"recorded   {result['recorded']}")
     for warning in result["warnings"]:
-        out.print(f"note: {warning}", style="yellow", markup=False)
+        out.print(f"note: {warning}", style="yellow")
 
 
 def _show_rules(result: dict[str, Any]) -> None:
@@ -128,13 +128,12 @@ def _show_rules(result: dict[str, Any]) -> None:
 def _show_check(result: dict[str, Any]) -> None:
     for row in result["examples"]:
         if row["is_right"]:
-            out.print(f"pass  {row['example']}: {row['decided_by']}", markup=False)
+            out.print(f"pass  {row['example']}: {row['decided_by']}")
         else:
             got = row["decided_by"] or "no rule"
             out.print(
                 f"FAIL  {row['example']}: {got} decides, expected {row['expected_rule']}",
                 style="bold red",
-                markup=False,
             )
     for rule_id in result["without_example"]:
-        out.print(f"note: the rule {rule_id} has no example", style="yellow", markup=False)
+        out.print(f"note: the rule {rule_id} has no example", style="yellow")

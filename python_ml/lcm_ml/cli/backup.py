@@ -84,10 +84,9 @@ def _show(result: dict[str, Any]) -> None:
     out.print(
         f"backup     {result['path']}, {result['bytes'] / 2**20:,.1f} MiB: {result['tables']} tables, "
         f"{result['rows']:,} rows, {result['files']} files, published snapshot {published}",
-        markup=False,
     )
     for path in result["removed"]:
-        out.print(f"removed    {path}", markup=False)
+        out.print(f"removed    {path}")
     out.print("           keys (LCM_ID_KEY, LCM_FORGET_KEY, <warehouse>.privacy) are not in it: keep these apart")
 
 
@@ -95,26 +94,24 @@ def _show_verified(manifest: dict[str, Any]) -> None:
     out.print(
         f"ok         {manifest['path']}, made {manifest['made_at']}: {len(manifest['files'])} files as written, "
         f"{len(manifest['tables'])} tables with {sum(manifest['tables'].values()):,} rows",
-        markup=False,
     )
 
 
 def _show_restored(result: dict[str, Any]) -> None:
     out.print(
         f"restored   {result['backup']}, made {result['made_at']}: {result['tables']} tables, {result['rows']:,} rows",
-        markup=False,
     )
     if result["snapshot_id"]:
         out.print(f"published  {result['snapshot_id']} is what readers see")
     if result["kept"]:
-        out.print(f"kept       the state before is {result['kept']}: remove it when you need it no more", markup=False)
+        out.print(f"kept       the state before is {result['kept']}: remove it when you need it no more")
     for note in result["notes"]:
-        out.print(f"note       {note}", markup=False)
+        out.print(f"note       {note}")
 
 
 def _show_upgraded(result: dict[str, Any]) -> None:
     if result["backup"] is None:
         out.print(f"layout     {result['after']}: nothing to do")
     else:
-        out.print(f"layout     {result['after']}, before {result['before']}; backup {result['backup']}", markup=False)
+        out.print(f"layout     {result['after']}, before {result['before']}; backup {result['backup']}")
         out.print("next       lcm-ml run (or dbt build)")

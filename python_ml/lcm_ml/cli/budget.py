@@ -105,7 +105,6 @@ def _show(result: dict[str, Any]) -> None:
     out.print(
         f"{result['users']:,} users as of {result['as_of_date']}, {result['reachable']:,} of them may be contacted; "
         f"budget {result['budget']:,.2f} (nothing pays beyond {result['most_that_pays']:,.2f})",
-        markup=False,
     )
     table = Table("policy", "contacts", "for contacts", "for discounts", "expected profit")
     for row in result["policies"]:
@@ -117,17 +116,15 @@ def _show(result: dict[str, Any]) -> None:
         out.print(
             f"{row['offer']} by {row['channel']}: {row['n_contacts']:,} contacts, "
             f"expected profit {row['expected_profit']:,.2f}",
-            markup=False,
         )
-    out.print(f"one more unit of budget would bring {optimised['shadow_price']:,.2f}", markup=False)
+    out.print(f"one more unit of budget would bring {optimised['shadow_price']:,.2f}")
     if result["usual_offer"]:
-        out.print(f"contact all and by risk send {result['usual_offer']}", markup=False)
+        out.print(f"contact all and by risk send {result['usual_offer']}")
     if result["note"]:
-        out.print(f"note: {result['note']}", style="yellow", markup=False)
+        out.print(f"note: {result['note']}", style="yellow")
     if result["assumed"]:
         out.print(
             f"note: {result['assumed']:,} of the contacts rest on assumed rates (seeds/decisions/offers.csv), not on "
             "effects that `lcm-ml uplift` measured: no interval can be told",
             style="yellow",
-            markup=False,
         )

@@ -76,7 +76,7 @@ def notify(message: str) -> None:
     """Tell whoever watches, on stderr, so that stdout stays clean for pipes."""
     logs.event("notice", "warning", message=message)
     if os.environ.get(logs.VARIABLE) != logs.STDERR:
-        err.print(message, style="yellow", markup=False)
+        err.print(message, style="yellow")
 
 
 def _plain(value: Any) -> Any:
@@ -127,11 +127,11 @@ def _fail(error: LcmError, as_json: bool) -> None:
         document = {"error": error.message, "next_step": error.next_step, "exit_code": error.exit_code}
         sys.stdout.write(json.dumps(document | ({"run_id": error.run_id} if error.run_id else {})) + "\n")
     elif os.environ.get(logs.VARIABLE) != logs.STDERR:
-        err.print(f"error: {error.message}", style="bold red", markup=False)
+        err.print(f"error: {error.message}", style="bold red")
         if error.next_step:
-            err.print(f"  next: {error.next_step}", markup=False)
+            err.print(f"  next: {error.next_step}")
         if error.run_id:
-            err.print(f"  run:  {error.run_id}", markup=False)
+            err.print(f"  run:  {error.run_id}")
     raise typer.Exit(error.exit_code)
 
 

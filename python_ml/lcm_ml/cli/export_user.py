@@ -30,5 +30,5 @@ def export_user(
 
 def _show(result: dict[str, Any]) -> None:
     for name, n in result["rows"].items():
-        out.print(f"{n:>12,}  {name}", markup=False)
-    out.print(f"written      {result['folder']} (start with index.md)", markup=False)
+        out.print(f"{n:>12,}  {name}")
+    out.print(f"written      {result['folder']} (start with index.md)")

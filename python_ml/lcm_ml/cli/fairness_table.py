@@ -47,7 +47,7 @@ def show(result: dict[str, Any]) -> None:
     if result["without_values"]:
         out.print(f"without any value, and left out: {', '.join(result['without_values'])}")
     for text in result["warnings"]:
-        out.print(f"warning: {text}", style="yellow", markup=False)
+        out.print(f"warning: {text}", style="yellow")
     if not result["warnings"]:
         out.print(f"no warning: no gap beyond {result['max_gap']:g} that chance does not explain")
     if result["mitigation"]:
@@ -59,7 +59,7 @@ def _show_audit(found: dict[str, Any], title: str) -> None:
 
     out.print(_group_table(found, title))
     if hidden := [group["level"] for group in found["groups"] if group["is_suppressed"]]:
-        out.print(f"suppressed, too small or told by the others: {', '.join(hidden)}", markup=False)
+        out.print(f"suppressed, too small or told by the others: {', '.join(hidden)}")
     if not found["gaps"]:
         out.print("  fewer than two groups can be shown: no gaps to measure")
     within = []
@@ -70,7 +70,6 @@ def _show_audit(found: dict[str, Any], title: str) -> None:
             pair = "" if gap["pair"] == widest else f" for {' against '.join(gap['pair'])}"
             out.print(
                 f"  gap in {told}, {' against '.join(widest)}, p {gap['p_value']:.3f}{pair}",
-                markup=False,
                 style="yellow" if gap["is_warning"] else None,
             )
         elif gap["metric"] in TESTED:
@@ -110,7 +109,7 @@ def _show_mitigation(result: dict[str, Any]) -> None:
     out.print()
     out.print(_group_table(after, f"{name} with {found['kind']}"))
     for level, threshold in found["thresholds"].items():
-        out.print(f"  threshold of {level}: {threshold:.3f}", markup=False)
+        out.print(f"  threshold of {level}: {threshold:.3f}")
     gaps = {gap["metric"]: gap for gap in after["gaps"]}
     for gap in before["gaps"]:
         then, now = with_interval(gap, FORM), with_interval(gaps.get(gap["metric"]), FORM)

@@ -213,4 +213,4 @@ def _show(result: dict[str, Any]) -> None:
     if result["anomalies"]:
         out.print("next: lcm-ml monitor raises alerts of them")
     for note in result["notes"]:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")

@@ -142,42 +142,42 @@ def _show_plan(plan: dict[str, Any]) -> None:
     unknown = f"; of {plan['unknown']} nothing is held" if plan["unknown"] else ""
     out.print(f"{plan['users']} users{visitors}{unknown}")
     for name, n in plan["rows"].items():
-        out.print(f"{n:>12,}  {name}", markup=False)
+        out.print(f"{n:>12,}  {name}")
     for path in plan["files"]:
-        out.print(f"{'file':>12}  {path}", markup=False)
+        out.print(f"{'file':>12}  {path}")
     for model in plan["models"]:
         learnt = f"{model['model_version']} ({model['status']}) was trained with {model['rows']} rows of them"
-        out.print(f"{'model':>12}  {learnt}", markup=False)
+        out.print(f"{'model':>12}  {learnt}")
     _show_outside(plan)
 
 
 def _show_outside(result: dict[str, Any]) -> None:
     for path in result["outside"]:
-        out.print(f"{'outside':>12}  {path}: it was loaded; remove the users there yourself", markup=False)
+        out.print(f"{'outside':>12}  {path}: it was loaded; remove the users there yourself")
 
 
 def _show_done(result: dict[str, Any]) -> None:
     _show_plan(result | {"files": []})
     for path, outcome in result["outcomes"].items():
-        out.print(f"{outcome:>12}  {path}", markup=False)
+        out.print(f"{outcome:>12}  {path}")
     for snapshot in result["snapshots"]:
-        out.print(f"{'rewritten':>12}  snapshot {snapshot}", markup=False)
+        out.print(f"{'rewritten':>12}  snapshot {snapshot}")
     out.print(f"forgotten; record {result['record']}")
     if result["models"]:
         out.print("next: lcm-ml fit (no model keeps an id, but these learnt from their rows)")
     for place in result["left"]:
-        err.print(f"left: {place}", style="bold red", markup=False)
+        err.print(f"left: {place}", style="bold red")
     if result["left"]:
         err.print("  next: remove these yourself, then lcm-ml forget USER_ID --verify")
 
 
 def _show_found(result: dict[str, Any]) -> None:
     for place in result["found"]:
-        out.print(f"found: {place}", markup=False)
+        out.print(f"found: {place}")
     _show_outside(result)
     if not result["found"]:
         out.print(f"nothing found in the tables and in {result['files_searched']} files")
     if result["short_ids"]:
         out.print(f"{result['short_ids']} ids are too short for free text: they were looked for in columns of users")
     for problem in result["record_problems"]:
-        err.print(f"record: {problem}", style="bold red", markup=False)
+        err.print(f"record: {problem}", style="bold red")

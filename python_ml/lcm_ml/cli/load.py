@@ -151,13 +151,11 @@ def _pairs(texts: Paths, option: str) -> dict[str, dict[str, str]]:
 def _show(result: dict[str, Any]) -> None:
     for file in result["files"]:
         rejected = f", {file['rows_rejected']:,} rejected (raw.rejected_rows)" if file["rows_rejected"] else ""
-        out.print(
-            f"{file['rows_loaded']:>12,}  {file['table_name']} from {file['source_file']}{rejected}", markup=False
-        )
+        out.print(f"{file['rows_loaded']:>12,}  {file['table_name']} from {file['source_file']}{rejected}")
         if file["unused_columns"]:
-            out.print(f"              columns not used: {', '.join(file['unused_columns'])}", markup=False)
+            out.print(f"              columns not used: {', '.join(file['unused_columns'])}")
     for path in result["skipped"]:
-        out.print(f"     skipped  {path}: the same file is loaded already", markup=False)
+        out.print(f"     skipped  {path}: the same file is loaded already")
     if result["load_id"] is None:
         out.print("nothing new was loaded")
     else:

@@ -69,7 +69,7 @@ def card(
             text = model_card(con, version)
         if out_path:
             out_path.write_text(text, encoding="utf-8")
-        emit({"card": text, "file": out_path}, as_json, lambda found: out.print(found["file"] or text, markup=False))
+        emit({"card": text, "file": out_path}, as_json, lambda found: out.print(found["file"] or text))
 
 
 @app.command()
@@ -190,7 +190,7 @@ def _show_one(found: dict[str, Any]) -> None:
         out.print(f"{name:<18} {found[name]}")
     manifest = found["manifest"]
     for name in ("data_fingerprint", "code_version", "python", "seed", "calibration", "settings"):
-        out.print(f"{name:<18} {manifest.get(name)}", markup=False)
+        out.print(f"{name:<18} {manifest.get(name)}")
     out.print(f"{'packages':<18} " + ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()))
     names = [column["name"] for column in manifest["columns"]]
     out.print(f"{'features':<18} {len(names)}: {', '.join(names)}")
@@ -199,7 +199,7 @@ def _show_one(found: dict[str, Any]) -> None:
             low, high = (("-" if figures[end] is None else f"{figures[end]:.4f}") for end in ("ci_low", "ci_high"))
             out.print(f"{metric:<18} {figures['value']:.4f} ({low} to {high}) on {manifest['test_date']}")
     for row in found["decisions"]:
-        out.print(f"{row['decided_at']:%Y-%m-%d %H:%M}   {row['action']}: {row['reason']}", markup=False)
+        out.print(f"{row['decided_at']:%Y-%m-%d %H:%M}   {row['action']}: {row['reason']}")
 
 
 def _show_export(result: dict[str, Any]) -> None:
@@ -213,10 +213,10 @@ def _show_export(result: dict[str, Any]) -> None:
     for note in result["notes"]:
         out.print(f"note: {note}")
     for export in result["exports"]:
-        out.print(f"{export['variant']:<8} {export['file']}", markup=False)
+        out.print(f"{export['variant']:<8} {export['file']}")
 
 
 def _show_change(result: dict[str, Any]) -> None:
     out.print(f"champion: {result['model_version']} (before: {result['replaced_version']})")
-    out.print(f"why: {result['reason']}", markup=False)
+    out.print(f"why: {result['reason']}")
     out.print("next: lcm-ml score && lcm-ml publish")

@@ -103,6 +103,6 @@ def show_alerts(alerts: list[dict[str, Any]]) -> None:
         out.print(
             f"{alert['severity']:<9} {alert['cause']} ({alert['subject']}): ", style=COLOURS[alert["severity"]], end=""
         )
-        out.print(alert["message"], markup=False)
+        out.print(alert["message"])
         if alert["severity"] != "info":
-            out.print(f"          next: {alert['advice']}", markup=False)
+            out.print(f"          next: {alert['advice']}")

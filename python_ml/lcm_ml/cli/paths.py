@@ -131,14 +131,14 @@ def _show(result: dict[str, Any]) -> None:
         f"{result['transitions']:,} transitions"
     )
     if result["note"]:
-        out.print(result["note"], markup=False)
+        out.print(result["note"])
     for step in result["funnel"]:
         if step["channel"] == EVERYWHERE:
             out.print(
                 f"  {step['event_type']:<9} {step['sessions']:>10,} sessions, {step['users']:,} users{_from(step)}"
             )
     for path in result["paths"]:
-        out.print(f"  {path['share']:6.1%}  {path['path']}", markup=False)
+        out.print(f"  {path['share']:6.1%}  {path['path']}")
     for outcome in result["outcomes"]:
         what = OUTCOMES[outcome["outcome"]]
         out.print(
@@ -147,7 +147,7 @@ def _show(result: dict[str, Any]) -> None:
         )
         for found in outcome["top"]:
             times = "only they" if found["lift"] is None else f"{found['lift']:.2f} times"
-            out.print(f"  {found['sequence']}", markup=False, style="bold")
+            out.print(f"  {found['sequence']}", style="bold")
             out.print(
                 f"    {found['rate_with']:.1%} of {found['users_with']:,} {what}, {found['rate_without']:.1%} of the "
                 f"others: {times} ({found['ci_low']:.2f} to {found['ci_high']:.2f})"

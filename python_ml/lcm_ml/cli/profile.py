@@ -39,9 +39,9 @@ def _show(found: dict[str, Any]) -> None:
 
     from lcm_ml.insights.profile import card
 
-    out.print(f"user {found['profile']['user_id']}, as of {found['profile']['as_of_date']}", style="bold", markup=False)
+    out.print(f"user {found['profile']['user_id']}, as of {found['profile']['as_of_date']}", style="bold")
     for part in card(found):
-        out.print(f"\n{part.title}", style="bold cyan", markup=False)
+        out.print(f"\n{part.title}", style="bold cyan")
         lines = Table.grid(padding=(0, 2))
         lines.add_column(min_width=18, style="dim")
         lines.add_column(overflow="fold")

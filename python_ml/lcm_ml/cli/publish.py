@@ -92,5 +92,4 @@ def show_loaded(loaded: dict[str, Any] | None) -> None:
         out.print(
             f"           {loaded['relations']} tables, {loaded['rows']:,} rows in {loaded['to']}, "
             f"schema {loaded['schema']}",
-            markup=False,
         )

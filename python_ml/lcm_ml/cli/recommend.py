@@ -141,9 +141,9 @@ def _show(result: dict[str, Any]) -> None:
         "a purchase"
     )
     if result["note"]:
-        out.print(result["note"], markup=False)
+        out.print(result["note"])
     for example in result["examples"]:
-        out.print(f"  {example['user_id']}: {example['title']} ({example['explanation']})", markup=False)
+        out.print(f"  {example['user_id']}: {example['title']} ({example['explanation']})")
     if not result["metrics"]:
         return
     out.print(f"\nlists of {result['evaluated_date']} against the purchases of the horizon after it (95 % intervals)")

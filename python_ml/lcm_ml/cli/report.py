@@ -44,6 +44,6 @@ def run_report(out_path: Path | None, advance: Advance, user_id: str | None = No
 
 
 def _show(result: dict[str, Any]) -> None:
-    out.print(f"report       {result['report']} ({result['bytes'] / 1e6:.1f} MB)", markup=False)
+    out.print(f"report       {result['report']} ({result['bytes'] / 1e6:.1f} MB)")
     for card in result["model_cards"]:
-        out.print(f"model card   {card}", markup=False)
+        out.print(f"model card   {card}")

@@ -100,7 +100,7 @@ def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     if result["note"]:
-        out.print(f"no response scores at {result['as_of_date']}: {result['note']}", markup=False)
+        out.print(f"no response scores at {result['as_of_date']}: {result['note']}")
         return
     out.print(
         f"learned from {result['n_train']:,} touches, measured on {result['n_test']:,} of {result['n_campaigns']} "

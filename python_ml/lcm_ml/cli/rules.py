@@ -114,9 +114,9 @@ def _show(result: dict[str, Any]) -> None:
             f"{found['tests']:,} tested"
         )
         if found["note"]:
-            out.print(f"  {found['note']}", markup=False)
+            out.print(f"  {found['note']}")
         for rule in found["top"]:
-            out.print(f"  {rule['antecedent_names']} -> {rule['consequent_name']}", markup=False, style="bold")
+            out.print(f"  {rule['antecedent_names']} -> {rule['consequent_name']}", style="bold")
             out.print(
                 f"    {rule['confidence']:.1%} ({rule['ci_low']:.1%} to {rule['ci_high']:.1%}) of their baskets have "
                 f"it, {rule['consequent_support']:.1%} of all: lift {rule['lift']:.1f}, {rule['baskets']:,} baskets"

@@ -110,8 +110,8 @@ def _show_insights(insights: dict[str, Any]) -> None:
         out.print(f"           nothing new for {', '.join(insights['current'])}")
     for name, result in insights["done"].items():
         if result.get("note"):
-            out.print(f"           {name}: {result['note']}", markup=False)
+            out.print(f"           {name}: {result['note']}")
     for name, message in insights["failed"].items():
-        err.print(f"error: {name}: {message}", style="bold red", markup=False)
+        err.print(f"error: {name}: {message}", style="bold red")
         # `lcm-ml act` alone would send.
-        err.print(f"  next: lcm-ml {'act --dry-run' if name == 'act' else name}", markup=False)
+        err.print(f"  next: lcm-ml {'act --dry-run' if name == 'act' else name}")

@@ -107,7 +107,7 @@ def _show_list(result: dict[str, Any]) -> None:
     out.print(run_table(result["runs"]))
     for row in result["runs"]:
         if row["message"]:
-            out.print(f"{row['run_id']}: {row['message']}", markup=False)
+            out.print(f"{row['run_id']}: {row['message']}")
 
 
 def _show_one(run: dict[str, Any]) -> None:
@@ -115,9 +115,9 @@ def _show_one(run: dict[str, Any]) -> None:
 
     for name in ("run_id", "command", "status", "started_at", "finished_at", "seed", "data_fingerprint", "message"):
         if run[name] is not None:
-            out.print(f"{name:<18} {run[name]}", markup=False)
+            out.print(f"{name:<18} {run[name]}")
     for name, value in run["parameters"].items():
-        out.print(f"{name:<18} {value}", markup=False)
+        out.print(f"{name:<18} {value}")
     for version in run["versions"]:
         out.print(f"{'version':<18} {version['model_version']} ({version['status']})")
     for split, day in dict.fromkeys((row["split"], row["as_of_date"]) for row in run["metrics"]):
@@ -139,7 +139,7 @@ def _show_one(run: dict[str, Any]) -> None:
         trials = [row for row in run["trials"] if row["study"] == study]
         best = next((row for row in trials if row["is_best"]), None)
         told = f"; best {number('log_loss', best['log_loss'])} with {best['settings']}" if best else ""
-        out.print(f"search: {study}: {len(trials)} trials of this run{told}", markup=False)
+        out.print(f"search: {study}: {len(trials)} trials of this run{told}")
 
 
 def _show_comparison(found: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _show_comparison(found: dict[str, Any]) -> None:
         )
     for name, values in found["parameters"].items():
         told = ", ".join(f"{letter} {value}" for letter, value in zip(letters.values(), values, strict=True))
-        out.print(f"differs: {name}: {told}", markup=False)
+        out.print(f"differs: {name}: {told}")
     if not found["parameters"]:
         out.print("the parameters are the same")
     out.print(side_by_side_table(found["metrics"], letters))
@@ -168,4 +168,4 @@ def _show_comparison(found: dict[str, Any]) -> None:
 
 def _show_export(result: dict[str, Any]) -> None:
     out.print(f"{result['exported']:,} runs written, {result['skipped']:,} were there already")
-    out.print(f"in {result['uri']}, experiment {result['experiment']}", markup=False)
+    out.print(f"in {result['uri']}, experiment {result['experiment']}")

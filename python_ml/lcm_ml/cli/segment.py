@@ -152,12 +152,12 @@ def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     if result["note"]:
-        out.print(f"no segments at {result['as_of_date']}: {result['note']}", markup=False)
+        out.print(f"no segments at {result['as_of_date']}: {result['note']}")
         return
     out.print(f"{result['users']:,} users at {result['as_of_date']}", end="")
     out.print(f"; {result['left_out']:,} look like bots or resellers and took no part in finding the segments")
     if result["dropped"]:
-        out.print(f"left out, the same for everybody or as another: {', '.join(result['dropped'])}", markup=False)
+        out.print(f"left out, the same for everybody or as another: {', '.join(result['dropped'])}")
     for found in result["methods"]:
         table = Table("id", "segment", "users", "share", "silhouette")
         for row in found["segments"]:

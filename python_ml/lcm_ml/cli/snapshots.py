@@ -121,12 +121,12 @@ def _show_list(result: dict[str, Any]) -> None:
     out.print("> is what readers see")
     for row in result["snapshots"]:
         if row["problem"]:
-            out.print(f"{row['snapshot_id']} cannot serve: {row['problem']}", style="yellow", markup=False)
+            out.print(f"{row['snapshot_id']} cannot serve: {row['problem']}", style="yellow")
 
 
 def _show_verified(result: dict[str, Any]) -> None:
     for row in result["snapshots"]:
-        out.print(f"{'>' if row['is_current'] else ' '} {row['snapshot_id']}  {row['problem'] or 'ok'}", markup=False)
+        out.print(f"{'>' if row['is_current'] else ' '} {row['snapshot_id']}  {row['problem'] or 'ok'}")
 
 
 def _show_change(result: dict[str, Any]) -> None:

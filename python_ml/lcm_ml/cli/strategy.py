@@ -113,7 +113,7 @@ def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     if result["note"]:
-        out.print(f"nothing to compare at {result['as_of_date']}: {result['note']}", markup=False)
+        out.print(f"nothing to compare at {result['as_of_date']}: {result['note']}")
         return
     table = Table("", "contacted", "held back", "purchases", "held back's", "expected", "profit per contact", "p")
     for row in result["effects"]:
@@ -122,16 +122,16 @@ def _show(result: dict[str, Any]) -> None:
     out.print(table)
     out.print("profit per contact beside the held back, base currency, 95 % intervals; p corrected by Holm")
     for told in result["undecided"]:
-        out.print(f"undecided  {told}", style="dim", markup=False)
+        out.print(f"undecided  {told}", style="dim")
     for proposal in result["proposals"]:
         old = "empty" if proposal["old_value"] is None else proposal["old_value"]
         done = "applied " if proposal["is_applied"] else "proposed"
-        out.print(f"{done}  {proposal['proposal_id']}: {old} -> {proposal['new_value']}", style="bold", markup=False)
-        out.print(f"          {proposal['evidence']}", markup=False)
+        out.print(f"{done}  {proposal['proposal_id']}: {old} -> {proposal['new_value']}", style="bold")
+        out.print(f"          {proposal['evidence']}")
     if not result["proposals"]:
         out.print("no change is proposed")
     for path in result["changed"]:
-        out.print(f"changed   {path}; `lcm-ml run` decides by it from now on", markup=False)
+        out.print(f"changed   {path}; `lcm-ml run` decides by it from now on")
     if result["proposals"] and not result["changed"]:
         out.print("nothing was changed: --apply writes the proposals to seeds/decisions/")
 

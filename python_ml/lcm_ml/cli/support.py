@@ -76,13 +76,13 @@ def evaluate(
 
 
 def _show_answer(result: dict[str, Any]) -> None:
-    out.print(result["text"], markup=False)
+    out.print(result["text"])
     if result["agent_note"]:
-        out.print(f"\nfor the agent: {result['agent_note']}", markup=False)
+        out.print(f"\nfor the agent: {result['agent_note']}")
     sure = "" if result["intent_probability"] is None else f" ({result['intent_probability']:.0%})"
-    out.print(f"\nintent: {result['intent']}{sure}, language: {result['language']}", markup=False)
+    out.print(f"\nintent: {result['intent']}{sure}, language: {result['language']}")
     for place, citation in enumerate(result["citations"], 1):
-        out.print(f"[{place}] {citation['article_id']}: {citation['title']} ({citation['score']:.2f})", markup=False)
+        out.print(f"[{place}] {citation['article_id']}: {citation['title']} ({citation['score']:.2f})")
     _show_notes(result)
 
 
@@ -90,9 +90,9 @@ def _show_triage(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     listed = ", ".join(f"{intent} {n:,}" for intent, n in result["intents"].items())
-    out.print(f"{result['tickets']:,} tickets before {result['as_of_date']}, {result['open']:,} open", markup=False)
+    out.print(f"{result['tickets']:,} tickets before {result['as_of_date']}, {result['open']:,} open")
     if listed:
-        out.print(f"intents: {listed}", markup=False)
+        out.print(f"intents: {listed}")
     if result["triage"]:
         table = Table(box=None, pad_edge=False)
         for name in ("rank", "ticket", "user", "intent", "sentiment", "priority", "reason", "article"):
@@ -143,7 +143,7 @@ def _show_confusion(title: str, rows: list[dict[str, Any]]) -> None:
 
 def _show_notes(result: dict[str, Any]) -> None:
     for note in result["notes"]:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")
 
 
 def _literal(text: str) -> Any:

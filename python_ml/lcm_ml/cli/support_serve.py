@@ -81,7 +81,7 @@ def run_serve(host: str, port: int, allow_remote: bool, names: tuple[str, ...], 
     def ready() -> None:
         loading.stop()
         if is_new:
-            err.print(f"token      {token}   (new, shown once; set {TOKEN} to keep one)", markup=False)
+            err.print(f"token      {token}   (new, shown once; set {TOKEN} to keep one)")
         emit({"url": url, "page": f"{url}/", "openapi": f"{url}/openapi.json"}, as_json, _show)
         out.file.flush()
 
@@ -132,5 +132,5 @@ def _listen(host: str, port: int) -> "socket.socket":
 
 
 def _show(result: dict[str, Any]) -> None:
-    out.print(f"page       {result['page']}", markup=False)
-    out.print(f"OpenAPI    {result['openapi']}", markup=False)
+    out.print(f"page       {result['page']}")
+    out.print(f"OpenAPI    {result['openapi']}")

@@ -144,12 +144,11 @@ def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     if result["note"]:
-        out.print(f"no effects at {result['as_of_date']}: {result['note']}", markup=False)
+        out.print(f"no effects at {result['as_of_date']}: {result['note']}")
         return
     out.print(
         f"{result['design']} arms (AUC of telling them apart {result['auc']:.2f}); learned from {result['n_train']:,} "
         f"rows, measured on {result['n_test']:,}: {result['split']}",
-        markup=False,
     )
     held_out = [row for row in result["metrics"] if row["part"] == "held_out"]
     table = Table("ranking", "Qini", "AUUC", "gain of the first 30 %", "gain of all", "calibration slope")
@@ -164,7 +163,7 @@ def _show(result: dict[str, Any]) -> None:
     for segment, count in result["segments"].items():
         out.print(f"{segment}: {count:,} ({count / result['scored']:.1%} of users and kinds)")
     for warning in result["warnings"]:
-        out.print(f"note: {warning}", style="yellow", markup=False)
+        out.print(f"note: {warning}", style="yellow")
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -134,4 +134,4 @@ def _show(result: dict[str, Any]) -> None:
     if result["refunded_share"]:
         out.print(f"refunds are not subtracted: they were {result['refunded_share']:.1%} of what was purchased")
     for note in result["notes"]:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")

@@ -188,4 +188,4 @@ def _show(result: dict[str, Any]) -> None:
                 f"{row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
             )
     for note in result["notes"]:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")
