@@ -1,7 +1,7 @@
 {#
     When an incremental model is rebuilt whole: when its code, a macro it uses, an ancestor's code, a var that changes
-    meaning, or the source mode differs from the last build; and, for models that say
-    meta: {rebuild_on: events}, when the events they are made of differ. dbt's own --full-refresh does the same.
+    meaning, or the source mode differs from the last build; when the rows of what it names in meta.inputs differ; and
+    when a load that it holds is gone. dbt's own --full-refresh does the same.
 #}
 {% macro should_full_refresh() -%}
     {%- set configured = config.get('full_refresh') -%}
@@ -13,11 +13,19 @@
 
 {# Why this model must be rebuilt, in words; none where adding to it is enough. #}
 {% macro rebuild_reason() -%}
+    {#- Asked several times while a model is built, and each time it walks all ancestors: once is enough. -#}
+    {%- if 'lcm_rebuild_reason' not in model -%}
+        {%- do model.update({'lcm_rebuild_reason': find_rebuild_reason()}) -%}
+    {%- endif -%}
+    {{ return(model.lcm_rebuild_reason) }}
+{%- endmacro %}
+
+{% macro find_rebuild_reason() -%}
     {%- set before = run_query("select code_hash, input_hash from meta.model_builds where model_name = '" ~ model.name ~ "'") -%}
     {%- if before.rows | length == 0 -%}{{ return('it was never built') }}{%- endif -%}
     {%- if before.rows[0][0] != code_hash() -%}{{ return('its code, settings or source changed') }}{%- endif -%}
     {%- if before.rows[0][1] != input_hash() -%}{{ return('the rows it is made of changed') }}{%- endif -%}
-    {%- if stale_loads() -%}{{ return('a load it holds is gone') }}{%- endif -%}
+    {%- if not model.config.meta.get('by_date') and stale_loads() -%}{{ return('a load it holds is gone') }}{%- endif -%}
     {{ return(none) }}
 {%- endmacro %}
 
@@ -82,17 +90,14 @@
 {%- endmacro %}
 
 {#
-    Hash of the rows of the inputs that this model names: staging tables by name, `events` for all loaded events,
-    `forgotten_users` for what `lcm-ml forget` took away from loads that stay.
+    Hash of the rows of the inputs that this model names: staging tables by name, `forgotten_users` for what
+    `lcm-ml forget` took away from loads that stay.
 #}
 {% macro input_hash() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
     {%- set hashes = [] -%}
     {%- for name in model.config.meta.get('inputs', []) -%}
-        {%- if name == 'events' -%}
-            {%- do hashes.append(processed_loads('stg_events_checked') | join(',')) -%}
-            {%- do hashes.append(forgotten_hash()) -%}
-        {%- elif name == 'forgotten_users' -%}
+        {%- if name == 'forgotten_users' -%}
             {%- do hashes.append(forgotten_hash()) -%}
         {%- else -%}
             {%- set found = run_query('select count(*), bit_xor(hash(t)) from staging.' ~ name ~ ' as t').rows[0] -%}
@@ -109,10 +114,3 @@
     {{ return(found[0] ~ '-' ~ found[1]) }}
 {%- endmacro %}
 
-{#
-    A condition for models that are made anew when their inputs change: true then, false in a build that finds nothing
-    new, so that it reads nothing.
-#}
-{% macro is_rebuilding() -%}
-    {{ 'false' if is_incremental() else 'true' }}
-{%- endmacro %}

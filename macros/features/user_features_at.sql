@@ -4,31 +4,43 @@
     as_of       a SQL date: the grid's dates, the scoring date, or now for the current state.
     population  `active`: an event in the last active_window_days; `lapsed`: the last event between that and
                 lapsed_window_days.
+    reached     true: only the users that the new loads reach; the model holds the others' rows of this date.
 
     Missing source tables and missing values: counts, sums and shares of a total are 0 where nothing happened; a
     time since, an average, a ratio or a habit is null where there is nothing to take it from. No campaigns, no
     reviews or no users table therefore give zeros and nulls, never an error.
 #}
-{% macro user_features_at(as_of, population='active') -%}
+{% macro user_features_at(as_of, population='active', reached=false) -%}
     {#- The windows are part of the columns' names, so they are fixed; the var only decides who is in. -#}
     {%- set active_from = add_days(as_of, -var('active_window_days')) -%}
     {%- set last_84_days = add_days(as_of, -84) -%}
     {#- What a visitor does besides buying, as int_sessions counts it. -#}
     {%- set browsing = ['views', 'carts', 'cart_removals', 'searches', 'wishlistings', 'shares', 'support_requests'] -%}
 
-    with users as (
+    {% if reached -%}
+        with reached as (
+            {{ users_reached_by_new_loads(as_of) }}
+        ),
+
+        users as (
+    {%- else -%}
+        with users as (
+    {%- endif %}
         select
-            {{ user_at('e', as_of) }} as user_id,
-            max(e.event_date) as last_event_date
-        from {{ ref('int_events') }} as e
-        where e.event_date < {{ as_of }}
+            {{ user_at('s', as_of) }} as user_id,
+            max(s.session_date) as last_event_date
+        from {{ ref('int_sessions') }} as s
+        {% if reached -%}
+            inner join reached on {{ user_at('s', as_of) }} = reached.user_id
+        {%- endif %}
+        where s.session_date < {{ as_of }}
         group by 1
         {% if population == 'active' -%}
-            having max(e.event_date) >= {{ active_from }}
+            having max(s.session_date) >= {{ active_from }}
         {%- else -%}
             having
-                max(e.event_date) < {{ active_from }}
-                and max(e.event_date) >= {{ add_days(as_of, -var('lapsed_window_days')) }}
+                max(s.session_date) < {{ active_from }}
+                and max(s.session_date) >= {{ add_days(as_of, -var('lapsed_window_days')) }}
         {%- endif %}
     ),
 
@@ -207,20 +219,17 @@
 
     product_spend as (
         select
-            {{ user_at('e', as_of) }} as user_id,
-            e.product_id,
-            any_value(e.category) as category,
-            any_value(e.brand) as brand,
-            max(e.event_date) as last_date,
-            sum(e.amount) as amount_all,
-            coalesce(sum(e.amount) filter (where e.event_date >= {{ last_84_days }}), 0) as amount_recent,
-            coalesce(sum(e.amount) filter (where e.event_date < {{ last_84_days }}), 0) as amount_earlier
-        from {{ ref('int_events') }} as e
-        inner join users on {{ user_at('e', as_of) }} = users.user_id
-        where
-            e.event_date < {{ as_of }}
-            and e.event_type = 'purchase'
-            and e.product_id is not null
+            {{ user_at('p', as_of) }} as user_id,
+            p.product_id,
+            any_value(p.category) as category,
+            any_value(p.brand) as brand,
+            max(p.purchase_date) as last_date,
+            sum(p.amount) as amount_all,
+            coalesce(sum(p.amount) filter (where p.purchase_date >= {{ last_84_days }}), 0) as amount_recent,
+            coalesce(sum(p.amount) filter (where p.purchase_date < {{ last_84_days }}), 0) as amount_earlier
+        from {{ ref('int_product_days') }} as p
+        inner join users on {{ user_at('p', as_of) }} = users.user_id
+        where p.purchase_date < {{ as_of }}
         group by 1, 2
     ),
 
@@ -322,47 +331,24 @@
     intensity as (
         select
             users.user_id,
-            ln(1 + activity.events_84d / nullif(activity.active_days_84d, 0)) as log_events,
-            ln(1 + greatest(purchases.amount_84d, 0)) as log_amount
+            {{ log_intensity('activity') }},
+            {{ log_spending('purchases') }}
         from users
         left join activity on users.user_id = activity.user_id
         left join purchases on users.user_id = purchases.user_id
+        {% if reached -%}
+            -- The rest of the date's population, as the model holds it.
+            union all
+            select
+                held.user_id,
+                {{ log_intensity('held') }},
+                {{ log_spending('held') }}
+            from {{ this }} as held
+            where held.as_of_date = {{ as_of }}
+        {%- endif %}
     ),
 
-    medians as (
-        select
-            median(log_events) as log_events_median,
-            median(log_amount) filter (where log_amount > 0) as log_amount_median
-        from intensity
-    ),
-
-    -- Robust z-scores (Iglewicz and Hoaglin 1993): the median absolute deviation is not moved by the outliers it is to
-    -- find. A floor keeps a population of equals from making everybody else an outlier.
-    spreads as (
-        select
-            greatest(1.4826 * median(abs(intensity.log_events - medians.log_events_median)), 0.1) as log_events_spread,
-            greatest(
-                1.4826 * median(abs(intensity.log_amount - medians.log_amount_median))
-                filter (where intensity.log_amount > 0), 0.1
-            ) as log_amount_spread
-        from intensity
-        cross join medians
-    ),
-
-    flags as (
-        select
-            intensity.user_id,
-            coalesce(
-                (intensity.log_events - medians.log_events_median) / spreads.log_events_spread > {{ var('bot_z') }}, false
-            ) as is_suspected_bot,
-            coalesce(
-                (intensity.log_amount - medians.log_amount_median) / spreads.log_amount_spread > {{ var('reseller_z') }},
-                false
-            ) as is_suspected_reseller
-        from intensity
-        cross join medians
-        cross join spreads
-    )
+    {{ outlier_flags() }}
 
     select
         users.user_id,
@@ -520,14 +506,17 @@
 {%- endmacro %}
 
 {#
-    The rows of user_features_at for each of `dates`, under each other, with their date.
+    The rows of user_features_at under each other, with their date: of everybody for `dates`, of the users that the new
+    loads reach for `reached_dates`.
 #}
-{% macro user_features_for(dates, population='active') -%}
-    {%- for as_of in dates %}
+{% macro user_features_for(dates, population='active', reached_dates=[]) -%}
+    {#- Read for the reached users alone; said here, so that dbt draws the edge. -#}
+    {%- set _ = ref('int_events') -%}
+    {%- for as_of in dates + reached_dates %}
         select
             {{ as_of }} as as_of_date,
             *
-        from ({{ user_features_at(as_of, population) }})
+        from ({{ user_features_at(as_of, population, as_of in reached_dates) }})
         {% if not loop.last %}union all{% endif %}
     {%- else %}
         select

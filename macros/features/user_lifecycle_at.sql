@@ -5,10 +5,10 @@
 {% macro user_lifecycle_at(as_of) -%}
     with seen as (
         select
-            {{ user_at('e', as_of) }} as user_id,
-            min(e.event_date) as first_seen_date
-        from {{ ref('int_events') }} as e
-        where e.event_date < {{ as_of }}
+            {{ user_at('s', as_of) }} as user_id,
+            min(s.session_date) as first_seen_date
+        from {{ ref('int_sessions') }} as s
+        where s.session_date < {{ as_of }}
         group by 1
     ),
 

@@ -2,18 +2,24 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
-        post_hook='{{ record_build() }}'
+        meta={
+            'loads_from': 'stg_events_checked',
+            'inputs': ['stg_currency_rates', 'forgotten_users']
+        },
+        full_refresh=true if judges_across_loads() else none,
+        pre_hook=['{{ follow_identities() }}', '{{ follow_products("is_known_product") }}'],
+        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
     )
 }}
 
--- Narrow and ordered by user, so that every feature pass reads few bytes and finds a user's rows together.
+-- Narrow and ordered by user, so that every feature pass reads few bytes and finds a user's rows together. A new load's
+-- rows come behind, in order among themselves.
 with local_events as (
     select
         *,
         {{ shop_time('event_time') }} as local_time
     from {{ ref('stg_events') }}
-    where {{ is_rebuilding() }}
+    where load_id in ({{ load_list(pending_loads()) }})
 )
 
 select
@@ -37,7 +43,8 @@ select
     events.device,
     products.category,
     products.brand,
-    products.product_id is not null as is_known_product
+    products.product_id is not null as is_known_product,
+    events.load_id
 from local_events as events
 left join {{ ref('stg_products') }} as products
     on events.product_id = products.product_id

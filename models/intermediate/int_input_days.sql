@@ -4,10 +4,7 @@ with known_rows as (
     select
         event_date as known_date,
         1 as events,
-        {{ row_hash([
-            'event_id', 'user_id', 'event_time', 'event_type', 'session_id', 'order_key', 'product_id', 'quantity',
-            'amount', 'discount', 'rating', 'channel', 'device', 'category', 'brand'
-        ]) }} as known_hash
+        {{ event_row_hash() }} as known_hash
     from {{ ref('int_events') }}
 
     union all

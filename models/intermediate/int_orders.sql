@@ -2,17 +2,22 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
-        post_hook='{{ record_build() }}'
+        meta={
+            'loads_from': 'int_events',
+            'inputs': ['stg_products', 'stg_currency_rates', 'forgotten_users']
+        },
+        full_refresh=true if judges_across_loads() else none,
+        pre_hook=['{{ follow_identities() }}', "{{ forget_what_new_loads_reach('order_date') }}"],
+        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
     )
 }}
 
 with purchase_lines as (
-    select *
-    from {{ ref('int_events') }}
+    select lines.*
+    from {{ ref('int_events') }} as lines
     where
-        event_type = 'purchase'
-        and {{ is_rebuilding() }}
+        lines.event_type = 'purchase'
+        and {{ is_reached_by_new_loads('lines') }}
 )
 
 select

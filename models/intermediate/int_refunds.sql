@@ -2,27 +2,32 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
-        post_hook='{{ record_build() }}'
+        meta={
+            'loads_from': 'int_events',
+            'inputs': ['stg_currency_rates', 'forgotten_users']
+        },
+        full_refresh=true if judges_across_loads() else none,
+        pre_hook=['{{ follow_identities() }}', "{{ forget_what_new_loads_reach(none) }}"],
+        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
     )
 }}
 
 with refunds as (
     select
-        event_id,
-        user_id,
-        linked_user_id,
-        linked_date,
-        event_date,
-        event_time,
-        order_key,
-        product_id,
+        given_back.event_id,
+        given_back.user_id,
+        given_back.linked_user_id,
+        given_back.linked_date,
+        given_back.event_date,
+        given_back.event_time,
+        given_back.order_key,
+        given_back.product_id,
         -- Shops write refunds with either sign.
-        abs(amount) as amount
-    from {{ ref('int_events') }}
+        abs(given_back.amount) as amount
+    from {{ ref('int_events') }} as given_back
     where
-        event_type = 'refund'
-        and {{ is_rebuilding() }}
+        given_back.event_type = 'refund'
+        and {{ is_reached_by_new_loads('given_back', none) }}
 ),
 
 purchases as (

@@ -2,15 +2,20 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        meta={'inputs': ['events', 'stg_products', 'stg_identities', 'stg_currency_rates']},
-        post_hook='{{ record_build() }}'
+        meta={
+            'loads_from': 'int_events',
+            'inputs': ['stg_currency_rates', 'forgotten_users']
+        },
+        full_refresh=true if judges_across_loads() else none,
+        pre_hook=['{{ follow_identities() }}', "{{ forget_what_new_loads_reach('session_date') }}"],
+        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
     )
 }}
 
 with events as (
-    select *
-    from {{ ref('int_events') }}
-    where {{ is_rebuilding() }}
+    select all_events.*
+    from {{ ref('int_events') }} as all_events
+    where {{ is_reached_by_new_loads('all_events') }}
 )
 
 select

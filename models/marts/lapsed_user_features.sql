@@ -1,10 +1,20 @@
+{%- set spine = ref('as_of_dates') %}
 {{
     config(
         materialized='incremental',
         incremental_strategy='append',
-        pre_hook="{{ forget_stale_as_of_dates(ref('as_of_dates')) }}",
-        post_hook=["{{ record_as_of_dates(ref('as_of_dates')) }}", '{{ record_build() }}']
+        meta={'loads_from': 'int_events', 'by_date': true},
+        pre_hook=[
+            "{{ forget_stale_as_of_dates(ref('as_of_dates')) }}",
+            "{{ forget_reached_users(ref('as_of_dates')) }}"
+        ],
+        post_hook=[
+            "{{ flag_outliers_again(ref('as_of_dates')) }}",
+            "{{ record_as_of_dates(ref('as_of_dates')) }}",
+            '{{ record_loads() }}',
+            '{{ record_build() }}'
+        ]
     )
 }}
 
-{{ user_features_for(pending_as_of_dates(ref('as_of_dates')), 'lapsed') }}
+{{ user_features_for(pending_as_of_dates(spine), 'lapsed', reached_as_of_dates(spine)) }}

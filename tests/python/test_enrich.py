@@ -71,7 +71,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         con.execute(
             "create table meta.builds (started_at timestamp, status varchar, failed_nodes varchar);"
             "insert into meta.builds values (now()::timestamp, 'ok', null);"
-            "create table meta.model_builds (model_name varchar, built_at timestamp)"
+            "create table meta.processed_loads (model_name varchar, load_id varchar)"
         )
         for name, frame in (
             ("user_features", features),

@@ -93,7 +93,7 @@ def warehouse():
     con.execute(
         "create table meta.builds (started_at timestamp, status varchar, failed_nodes varchar);"
         "insert into meta.builds values (now()::timestamp, 'ok', null);"
-        "create table meta.model_builds (model_name varchar, built_at timestamp)"
+        "create table meta.processed_loads (model_name varchar, load_id varchar)"
     )
     rows = [(user, day, i + k) for k, day in enumerate(GRID) for i, user in enumerate(["b", "a", "c"])]
     con.execute("create table features (user_id varchar, as_of_date date, n integer)")

@@ -61,6 +61,18 @@ def current_loads():
 pending_loads = current_loads
 
 
+def is_reached_by_new_loads(_alias, _day="event_date"):
+    return "true"
+
+
+def event_row_hash():
+    return "hash(event_id)"
+
+
+def reached_as_of_dates(*_arguments):
+    return []
+
+
 def load_list(loads):
     return ", ".join(f"'{load}'" for load in loads)
 
@@ -79,10 +91,6 @@ def judges_across_loads():
 
 def is_incremental():
     return False
-
-
-def is_rebuilding():
-    return "true"
 
 
 def ref(name):

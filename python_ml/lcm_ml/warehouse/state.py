@@ -63,11 +63,14 @@ def require_built(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         )
     stale = con.execute(
         """
-        select mart.model_name
-        from meta.model_builds as mart
-        inner join meta.model_builds as events on events.model_name = 'stg_events'
-        where mart.model_name in ('user_features', 'user_churn_labels', 'user_lifecycle')
-          and mart.built_at < events.built_at
+        select distinct mart.model_name
+        from meta.processed_loads as events
+        cross join (values ('user_features'), ('lapsed_user_features')) as mart (model_name)
+        where events.model_name = 'int_events'
+          and not exists (
+              select 1 from meta.processed_loads as held
+              where held.model_name = mart.model_name and held.load_id = events.load_id
+          )
         order by 1
         """
     ).fetchall()

@@ -1,0 +1,39 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        meta={
+            'loads_from': 'int_events',
+            'inputs': ['stg_currency_rates', 'forgotten_users']
+        },
+        full_refresh=true if judges_across_loads() else none,
+        pre_hook=[
+            '{{ follow_identities() }}',
+            '{{ follow_products() }}',
+            "{{ forget_what_new_loads_reach('purchase_date') }}"
+        ],
+        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
+    )
+}}
+
+with purchase_lines as (
+    select lines.*
+    from {{ ref('int_events') }} as lines
+    where
+        lines.event_type = 'purchase'
+        and lines.product_id is not null
+        and {{ is_reached_by_new_loads('lines') }}
+)
+
+select
+    user_id,
+    product_id,
+    event_date as purchase_date,
+    any_value(linked_user_id) as linked_user_id,
+    any_value(linked_date) as linked_date,
+    any_value(category) as category,
+    any_value(brand) as brand,
+    cast(sum(amount) as decimal(18, 4)) as amount
+from purchase_lines
+group by user_id, product_id, event_date
+order by user_id, product_id, purchase_date
