@@ -97,7 +97,7 @@
     {{ return([
         'raw_database', 'raw_schema', 'raw_identifiers', 'raw_columns',
         'shop_timezone', 'data_end_date', 'min_day_volume_share', 'as_of_anchor_date', 'as_of_step_days',
-        'min_history_days', 'as_of_count', 'active_window_days', 'lapsed_window_days', 'churn_horizon_days',
+        'min_history_days', 'as_of_count', 'max_training_rows', 'active_window_days', 'lapsed_window_days', 'churn_horizon_days',
         'base_currency', 'event_time_floor', 'future_tolerance_hours', 'max_quantity', 'max_amount', 'id_case',
         'unknown_products', 'drop_identical_events', 'bot_z', 'reseller_z', 'exclude_flagged_users',
         'new_window_days', 'reactivated_window_days', 'loyal_min_purchase_days', 'min_gaps_for_rhythm',
@@ -115,7 +115,7 @@
 {# Settings that only lcm-ml reads: a change of theirs rebuilds no model. #}
 {% macro settings_without_effect_on_models() -%}
     {{ return([
-        'as_of_count', 'insights', 'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold',
+        'as_of_count', 'max_training_rows', 'insights', 'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold',
         'risk_band_high', 'risk_band_medium', 'actionable_features', 'contact_cost', 'saved_value',
         'contact_success_rate', 'value_discount_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
         'rules_min_support', 'kept_snapshots', 'triage_weights', 'intent_urgency',

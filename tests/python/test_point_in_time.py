@@ -221,7 +221,8 @@ def test_new_and_late_rows_touch_only_their_dates(shop: Path, halves: tuple[Path
     said = [line for line in run.own if line.startswith("lcm: user_features computes")]
     assert sorted(said) == [
         f"lcm: user_features computes {len(new)} dates, {new.min()} to {new.max()}",
-        f"lcm: user_features computes the users of new rows on {len(reached)} dates, {reached.min()} to {reached.max()}",
+        f"lcm: user_features computes the users of new rows on {len(reached)} dates, "
+        f"{reached.min()} to {reached.max()}",
     ], run.own
     assert not [line for line in run.own if "rebuilt" in line], run.own
 

@@ -85,6 +85,7 @@ def warehouse():
     settings = {
         "churn_horizon_days": "28",
         "as_of_count": "2",
+        "max_training_rows": "null",
         "active_window_days": "84",
         "non_model_features": '["as_of_month"]',
         "extra_feature_models": "[]",
@@ -134,6 +135,33 @@ def test_training_reads_the_last_labelled_dates_sorted_and_declared(warehouse):
         ("c", GRID[1], 2.0, 47.0, 50.0),
         ("c", GRID[2], 2.0, 46.0, 50.0),
     ]
+
+
+def test_too_many_rows_are_a_share_of_the_users_at_every_date(warehouse):
+    warehouse.execute(
+        "create or replace table features as select 'u' || u as user_id, as_of_date, cast(u % 7 as integer) as n "
+        "from (select distinct as_of_date from features), range(4000) as r(u)"
+    )
+    for mart in ("user_features", "user_churn_labels", "user_lifecycle"):
+        warehouse.execute(f"delete from marts.{mart}")
+    warehouse.execute(
+        "insert into marts.user_features select user_id, as_of_date, n, n, user_id, n > 2, month(as_of_date), true "
+        "from features"
+    )
+    warehouse.execute("insert into marts.user_churn_labels select user_id, as_of_date, 28, n % 2 = 0 from features")
+    warehouse.execute(
+        "insert into marts.user_lifecycle select user_id, as_of_date, 3, as_of_date, as_of_date from features"
+    )
+    drawn = {}
+    for most, share in ((8000, 1.0), (7999, 0.5), (2500, 0.25)):
+        warehouse.execute(f"update meta.settings set value = '{most}' where name = 'max_training_rows'")
+        frame = frames.training_frame(warehouse)
+        assert frame.users_share == share
+        users = [set(frame.at(day).data["user_id"]) for day in frame.dates()]
+        assert users[0] == users[1] == set(frame.purchases["user_id"])
+        assert abs(len(users[0]) / 4000 - share) < 0.03
+        drawn[share] = users[0]
+    assert drawn[0.25] < drawn[0.5] < drawn[1.0]
 
 
 def test_scoring_reads_the_churn_population_of_one_date(warehouse):

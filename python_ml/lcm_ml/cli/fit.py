@@ -209,6 +209,7 @@ def _keep(
         "settings": found.served.estimator.settings,
         "calibration": found.served.calibration.kind,
         "rows": frame.data.height,
+        "users_share": frame.users_share,
         "features": len(found.served.encoding.columns),
         "constant_columns": list(found.served.constant),
         "data_fingerprint": run.data_fingerprint,
@@ -234,6 +235,11 @@ def _show(result: dict[str, Any]) -> None:
         f"trained on {result['train_from']} to {result['validation_date']} (the last one validates), "
         f"{result['features']} features, {result['rows']:,} rows with the test date"
     )
+    if result["users_share"] < 1:
+        out.print(
+            f"these are {result['users_share']:.3g} of the users, drawn by their ids: all would be more rows than the "
+            "var max_training_rows allows"
+        )
     out.print(
         metric_table(
             f"test date {result['test_date']}: {result['test_users']:,} users, {result['test_churned']:,} churned",

@@ -38,12 +38,14 @@ class Frame:
         purchases: every user who had purchased by each date, whether in the churn population or not: user_id,
             as_of_date, repeats (days of purchase after the first), last_age and age (days from the first to the last
             one, and to the date).
+        users_share: of all users, the share that is in it: 1.0, or less where the var max_training_rows says so.
     """
 
     data: pl.DataFrame
     features: tuple[str, ...]
     horizon_days: int
     purchases: pl.DataFrame | None = None
+    users_share: float = 1.0
 
     def dates(self) -> list[date]:
         """The as_of_dates in it, oldest first."""
@@ -99,6 +101,9 @@ def make_frame(data: pl.DataFrame, horizon_days: int, non_model_features: Iterab
 def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
     """Features and labels of the churn population at the last `as_of_count` labelled dates.
 
+    Where these are more rows than `max_training_rows`, a half, a quarter ... of the users, drawn by a hash of their id:
+    the same users at every date and in every run.
+
     Raises:
         LcmError: when the marts are not built, no user has a label, or extra features do not fit.
     """
@@ -113,24 +118,42 @@ def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
     ]
     if not dates:
         raise LcmError(*no_labels(horizon))
+    rows = first_row(
+        con,
+        "select count(*) from marts.user_churn_labels where as_of_date >= ? and horizon_days = ?",
+        [min(dates), horizon],
+    )
+    share = _users_share(rows[0] if rows else 0, settings["max_training_rows"])
     base = read(
         con,
-        """
+        f"""
         select f.*, l.is_churned
         from marts.user_features as f
         inner join marts.user_churn_labels as l on l.user_id = f.user_id and l.as_of_date = f.as_of_date
-        where l.as_of_date >= $first and l.horizon_days = $horizon
+        where l.as_of_date >= $first and l.horizon_days = $horizon and {_is_drawn("l.user_id", share)}
         """,
         {"first": min(dates), "horizon": horizon},
     )
     frame = make_frame(_with_extras(con, base, dates, settings), horizon, settings["non_model_features"])
-    return replace(frame, purchases=_purchases(con, dates))
+    return replace(frame, purchases=_purchases(con, dates, share), users_share=share)
 
 
-def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date]) -> pl.DataFrame:
+def _users_share(rows: int, most: int | None) -> float:
+    share = 1.0
+    while most and rows * share > most:
+        share /= 2
+    return share
+
+
+def _is_drawn(user: str, share: float) -> str:
+    """SQL that holds for a share of users; a smaller share is a part of a larger one. MD5 is the same in any DuckDB."""
+    return "true" if share == 1 else f"md5_number_lower({user}) % {2**20} < {int(share * 2**20)}"
+
+
+def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date], share: float) -> pl.DataFrame:
     return read(
         con,
-        """
+        f"""
         select
             user_id,
             as_of_date,
@@ -138,7 +161,7 @@ def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date]) -> pl.Data
             cast(last_purchase_date - first_purchase_date as double) as last_age,
             cast(as_of_date - first_purchase_date as double) as age
         from marts.user_lifecycle
-        where as_of_date in $dates and purchase_days > 0
+        where as_of_date in $dates and purchase_days > 0 and {_is_drawn("user_id", share)}
         order by as_of_date, user_id
         """,
         {"dates": list(dates)},

@@ -18,7 +18,7 @@ def build(advance: Advance, notify: Notify, *, full_refresh: bool = False) -> di
     """Run `dbt build` in a process of its own, so that its file lock and its memory go with it.
 
     Args:
-        advance: told the node under way and the share of nodes done.
+        advance: told the node under way and the share done, by what each node took the last time.
         notify: told when another process has to be waited for, and of a change of layout.
         full_refresh: rebuild everything.
 
@@ -55,7 +55,10 @@ def build(advance: Advance, notify: Notify, *, full_refresh: bool = False) -> di
 
 def _follow(process: "subprocess.Popen[str]", advance: Advance) -> tuple[list[tuple[str, str]], int]:
     messages: list[tuple[str, str]] = []
-    total = 0
+    total, share = 0, 0.0
+    took = _last_durations()
+    usual = sum(took.values()) / len(took) if took else 1.0
+    finished: dict[str, float] = {}
     assert process.stdout is not None
     for line in process.stdout:
         try:
@@ -67,6 +70,21 @@ def _follow(process: "subprocess.Popen[str]", advance: Advance) -> tuple[list[tu
         messages.append((info.get("level", ""), info.get("msg", "")))
         if data.get("index") and data.get("total"):
             total = max(total, data["total"])
-            name = (data.get("node_info") or {}).get("node_name", "")
-            advance(name, data["index"] / data["total"])
+            node = data.get("node_info") or {}
+            unique_id = node.get("unique_id", "")
+            if data.get("execution_time") is not None:
+                finished[unique_id] = took.get(unique_id, usual)
+                expected = sum(took.values()) + usual * max(0, total - len(took))
+                share = max(share, min(1.0, sum(finished.values()) / (expected or 1.0)))
+            advance(node.get("node_name", ""), share)
     return messages, total
+
+
+def _last_durations() -> dict[str, float]:
+    """Seconds of each node in the last build of this checkout; empty where there was none."""
+    try:
+        results = json.loads((project.root() / "target" / "run_results.json").read_text(encoding="utf-8"))["results"]
+        # A node that does nothing this time still takes some time.
+        return {result["unique_id"]: max(result["execution_time"], 0.05) for result in results}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
