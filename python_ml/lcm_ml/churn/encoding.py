@@ -12,6 +12,8 @@ from lcm_ml.errors import LcmError
 
 FloatMatrix = npt.NDArray[np.float32]
 MAX_LEVELS = 50
+SLICE = 2**15
+"""Rows encoded at a time: some MB, which a cache holds."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ class Encoding:
                 else [pl.col(column.name).cast(pl.Float32)]
             )
         ]
-        matrix = np.array(data.select(expressions).to_numpy(), dtype=np.float32, order="C")
-        matrix[~np.isfinite(matrix)] = np.nan
+        matrix = np.empty((data.height, len(self.names)), dtype=np.float32)
+        # In slices: a matrix of all columns, then its copy in rows, would take twice the memory.
+        for start in range(0, data.height, SLICE):
+            part = matrix[start : start + SLICE]
+            part[:] = data.slice(start, SLICE).select(expressions).to_numpy()
+            part[~np.isfinite(part)] = np.nan
         return matrix
 
     def check(self, schema: pl.Schema) -> None:
