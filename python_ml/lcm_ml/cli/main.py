@@ -124,4 +124,7 @@ def main(
 
 def entry_point() -> None:
     """Entry point of the `lcm-ml` script."""
+    # Threads that spin while they wait for each other make XGBoost eight times slower where another process wants the
+    # cores. Read when OpenMP is loaded, so it is set before anything heavy is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
