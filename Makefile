@@ -11,10 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export DBT_PROFILES_DIR := $(CURDIR)
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help setup demo sample test test-slow lint format chaos chaos-long docs lock clean
+.PHONY: help setup demo sample test test-slow lint format chaos chaos-long bench bench-large bench-check docs lock clean
 
 help: ## List the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # An install step leaves its mark only when it went through, so a broken one is done again.
 $(VENV)/runtime.done: requirements.lock pyproject.toml
@@ -73,6 +73,17 @@ chaos-long: $(VENV)/dev.done ## The same for hours: 20 cycles, 200 kills, 2,000 
 	@$(BIN)/python benchmarks/chaos/readers.py --cycles 20
 	@$(BIN)/python benchmarks/chaos/kills.py --kills 200
 	@$(BIN)/python benchmarks/chaos/fuzz.py --files 2000
+
+# Ratios against named references, side by side in one run. docs/performance.md has the figures.
+bench: $(VENV)/dev.done ## Measure speed at a million events: about 3 minutes
+	@$(BIN)/python benchmarks/bench.py --size $(or $(SIZE),1m) --rounds $(or $(ROUNDS),1)
+
+bench-large: $(VENV)/dev.done ## The same at 100 million events: hours, and 60 GB of disk
+	@$(BIN)/python benchmarks/bench.py --size 100m --rounds 1
+	@$(BIN)/python benchmarks/growth.py --sizes 1m,3m,10m,30m,100m
+
+bench-check: $(VENV)/dev.done ## Fail where a ratio is more than 25 % worse than in the committed summary
+	@$(BIN)/python benchmarks/bench.py --size 1m --rounds 2 --check
 
 docs: setup ## Make the dbt docs of the warehouse, in target/static_index.html
 	@$(BIN)/dbt docs generate --static

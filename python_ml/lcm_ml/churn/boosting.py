@@ -49,7 +49,8 @@ class Trees(Estimator):
 
     def save(self, folder: Path) -> None:
         """Write model.ubj."""
-        self._booster.save_model(folder / FILE)
+        # Not save_model: on a full disk it raises XGBoost's own error, of which nobody can tell the cause.
+        (folder / FILE).write_bytes(self._booster.save_raw("ubj"))
 
     @classmethod
     def load(cls, folder: Path, seed: int, settings: dict[str, Any]) -> Self:

@@ -1,0 +1,132 @@
+"""user_features, all columns at all as_of_dates of a year: against one plain query per date, Polars, and the floor."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from speed import reference_features
+from speed.measure import Measure, in_turns, seconds
+from speed.shop import Shop, connect
+
+SQL = (Path(__file__).parent / "reference_features.sql").read_text(encoding="utf-8")
+TABLES = ("int_sessions", "int_orders", "int_product_days", "int_refunds")
+WRITE = "create or replace table bench.{} as {}"
+
+
+def measure(shop: Shop, rounds: int) -> list[Measure]:
+    path = shop.copy(shop.history)
+    shop.compile_whole("user_features")
+    ours = shop.compiled("user_features").replace(f'"{shop.history.stem}".', "")
+    con = connect(path)
+    con.execute("create schema bench")
+    dates = [row[0] for row in con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
+
+    def run_ours() -> float:
+        return seconds(lambda: con.execute(WRITE.format("ours", ours)))
+
+    def run_plain() -> float:
+        queries = [SQL.replace("$as_of", f"date '{day}'") for day in dates]
+        parts = [
+            f"select date '{day}' as as_of_date, * from ({query})" for day, query in zip(dates, queries, strict=True)
+        ]
+        con.execute("drop table if exists bench.plain")
+        first, *others = parts
+
+        def work() -> None:
+            con.execute(WRITE.format("plain", first))
+            for part in others:
+                con.execute(f"insert into bench.plain {part}")
+
+        return seconds(work)
+
+    def run_floor() -> float:
+        def work() -> None:
+            con.execute("drop table if exists bench.floor")
+            for done, day in enumerate(dates):
+                passing = _one_pass(con, day)
+                con.execute(WRITE.format("floor", passing) if not done else f"insert into bench.floor {passing}")
+
+        return seconds(work)
+
+    def run_polars() -> float:
+        events = con.sql(reference_features.EVENTS).pl()
+
+        def work() -> None:
+            frames = [reference_features.features_at(events, day) for day in dates]
+            con.register("of_polars", pl.concat(frames))
+            con.execute(WRITE.format("of_polars", "select * from of_polars"))
+
+        return seconds(work)
+
+    mine, plain, floor, of_polars = in_turns(rounds, run_ours, run_plain, run_floor, run_polars)
+    differing = _differing(con)
+    columns = len(con.execute("describe bench.of_polars").fetchall())
+    made = json.loads((shop.folder / "built.json").read_text(encoding="utf-8"))
+    tables = [sum(made[name] for name in TABLES)] * rounds
+    con.close()
+    shutil.rmtree(path.parent)
+    what = f"user_features, {len(dates)} as_of_dates"
+    whole = [own + shared for own, shared in zip(mine, tables, strict=True)]
+    same = f"columns whose values differ: {', '.join(differing) or 'none'}"
+    part = f"ours are all columns, Polars computes {columns} of them"
+    return [
+        Measure("features, plain SQL", f"{what}, beside one plain query per date", 3, mine, plain, True, same),
+        Measure("features with their tables", "the same with the tables they read", None, whole, plain, True),
+        Measure("features, Polars", f"{what}, beside Polars", 3, mine, of_polars, True, part),
+        Measure(
+            "features, floor", f"{what}, beside as many aggregates, a pass a date, and the writing", 2, mine, floor
+        ),
+    ]
+
+
+def _one_pass(con: Any, day: Any) -> str:
+    """As many aggregates as user_features has columns, over the narrow events, grouped by user."""
+    count = len(con.execute("describe marts.user_features").fetchall()) - 2
+    sums = [
+        f"sum({column}) filter (where event_date >= date '{day}' - {days}) as a{column}{days}"
+        for days in (7, 14, 28, 56, 84, 168)
+        for column in ("amount", "discount", "quantity", "rating")
+    ]
+    kinds = (
+        "view",
+        "cart",
+        "purchase",
+        "refund",
+        "search",
+        "review",
+        "share",
+        "wishlist",
+        "support",
+        "remove_from_cart",
+    )
+    counts = [
+        f"count(*) filter (where event_type = '{kind}' and event_date >= date '{day}' - {days}) as c{kind}{days}"
+        for days in (7, 14, 28, 56, 84, 112, 140, 168, 364)
+        for kind in kinds
+    ]
+    taken = ", ".join([*sums, *counts][:count])
+    return (
+        f"select date '{day}' as as_of_date, user_id, {taken} from intermediate.int_events "
+        f"where event_date < date '{day}' group by user_id having max(event_date) >= date '{day}' - 84"
+    )
+
+
+def _differing(con: Any) -> list[str]:
+    """Columns in which the plain queries say something else than user_features, beyond 1e-9."""
+
+    def differs(name: str, kind: str) -> str:
+        if kind != "DOUBLE":
+            return f"o.{name} is distinct from p.{name}"
+        near = f"abs(o.{name} - p.{name}) <= 1e-9 * greatest(1, abs(o.{name}))"
+        return f"not coalesce({near}, o.{name} is null and p.{name} is null)"
+
+    joined = "bench.ours as o full join bench.plain as p using (user_id, as_of_date)"
+    return [
+        name
+        for name, kind, *_ in con.execute("describe bench.ours").fetchall()
+        if name not in ("user_id", "as_of_date")
+        and con.execute(f"select 1 from {joined} where {differs(name, kind)} limit 1").fetchall()
+    ]

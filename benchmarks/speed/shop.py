@@ -1,0 +1,124 @@
+"""The shop that is measured: simulated events of a year, split into a history, one more day, and late rows."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENTS_PER_USER = 63.7
+"""Of the simulator's preset `shop` in a year: most users sparse, a few heavy, in sessions."""
+
+DAYS, LATE_DAY, LAST_DAY = 365, "2025-11-01", "2025-12-31"
+TABLES = (
+    "users", "products", "campaigns", "campaign_touches", "support_tickets", "kb_articles", "identities",
+    "currency_rates",
+)  # fmt: skip
+SPLIT = {
+    "late": "event_id in (from late)",
+    "day": f"event_time >= '{LAST_DAY}' and event_id not in (from late)",
+    "history": f"(event_time < '{LAST_DAY}' or event_time is null) and event_id not in (from late)",
+}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Files, and the warehouse of its history, in a folder that later runs find again."""
+
+    folder: Path
+    events: int
+
+    @cached_property
+    def files(self) -> Path:
+        """The folder of the Parquet files: the tables, and events as history, day and late."""
+        folder = self.folder / "files"
+        if not (folder / "late.parquet").exists():
+            users = str(round(self.events / EVENTS_PER_USER))
+            _run("lcm-ml", "simulate", "--users", users, "--days", str(DAYS), "--seed", "5", "--out", str(folder))
+            with duckdb.connect() as con:
+                con.execute(f"create table e as select * from '{folder / 'events.parquet'}'")
+                on_day = f"try_cast(event_time as date) = date '{LATE_DAY}'"
+                con.execute(
+                    f"create table late as select event_id from e where {on_day} and user_id in "
+                    f"(select user_id from e where {on_day} group by 1 order by md5(user_id) limit 100)"
+                )
+                for name, condition in reversed(SPLIT.items()):
+                    con.execute(f"copy (select * from e where {condition}) to '{folder / name}.parquet'")
+        return folder
+
+    def load(self, warehouse: Path, events: str, *, first: bool = False) -> None:
+        """Load one part of the events: the first with all other tables."""
+        files = ["--events", str(self.files / f"{events}.parquet")]
+        if first:
+            for table in TABLES:
+                files += [f"--{table.replace('_', '-')}", str(self.files / f"{table}.parquet")]
+        _run("lcm-ml", "load", "files", *files, *([] if first else ["--append"]), warehouse=warehouse)
+
+    def build(self, warehouse: Path, *words: str) -> dict[str, float]:
+        """`dbt run`, one model at a time: a model's seconds are then its own.
+
+        Returns:
+            Seconds by model.
+        """
+        target = self.folder / "target"
+        command = ["dbt", "run", "--threads", "1", "--target-path", str(target), "--log-path", str(target), *words]
+        _run(*command, warehouse=warehouse)
+        results = json.loads((target / "run_results.json").read_text(encoding="utf-8"))["results"]
+        return {
+            result["unique_id"].split(".")[-1]: result["execution_time"]
+            for result in results
+            if result["unique_id"].startswith("model.")
+        }
+
+    def compiled(self, model: str) -> str:
+        """The SQL of a model as it is built whole, from `compile_whole`."""
+        (path,) = (self.folder / "target" / "compiled" / "lcm" / "models").rglob(f"{model}.sql")
+        return path.read_text(encoding="utf-8")
+
+    def compile_whole(self, *models: str) -> None:
+        """Compile models as a full refresh builds them."""
+        target = self.folder / "target"
+        words = ["--full-refresh", "--target-path", str(target), "--log-path", str(target)]
+        _run("dbt", "compile", "-q", "-s", *models, *words, warehouse=self.history)
+
+    @cached_property
+    def history(self) -> Path:
+        """The warehouse of the history, built; its models' seconds are in `built.json` beside it."""
+        path = self.folder / "history.duckdb"
+        if not (self.folder / "built.json").exists():
+            path.unlink(missing_ok=True)
+            self.load(path, "history", first=True)
+            _run("dbt", "seed", "-q", "--target-path", str(self.folder / "target"), warehouse=path)
+            built = self.build(path)
+            (self.folder / "built.json").write_text(json.dumps(built, indent=1), encoding="utf-8")
+        return path
+
+    def copy(self, warehouse: Path) -> Path:
+        """A copy that may be changed; the caller removes its folder."""
+        path = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder)) / "lcm.duckdb"
+        shutil.copy(warehouse, path)
+        return path
+
+
+def _run(*command: str, warehouse: Path | None = None) -> None:
+    where = {"LCM_WAREHOUSE": str(warehouse)} if warehouse else {}
+    environment = os.environ | {"DBT_PROFILES_DIR": str(ROOT)} | where
+    words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+    done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def connect(path: Path, *, read_only: bool = False) -> Any:
+    """A connection as the project's own, two threads."""
+    con = duckdb.connect(str(path), read_only=read_only, config={"threads": 2})
+    con.execute("set timezone = 'UTC'")
+    return con
