@@ -50,8 +50,9 @@ def run_publish(
 
     Raises:
         LcmError: when nothing is built, a file cannot be written, or the server refuses: then the snapshot is
-            published, and the server has the tables it had.
+            published, and the server has the tables it had. The same where only the report cannot be written.
     """
+    from lcm_ml.errors import LcmError
     from lcm_ml.publishing.catalogue import publishing_lock
     from lcm_ml.publishing.postgres import Server
     from lcm_ml.publishing.snapshot import publish
@@ -63,7 +64,15 @@ def run_publish(
     with writer_lock("lcm-ml publish", notify), publishing_lock("lcm-ml publish", notify) as folder:
         with connect(read_only=True, notify=notify) as con:
             manifest = publish(con, folder, keep, lambda what, done: advance(what, share * done))
-            report = write_report(con, manifest)
+            try:
+                report = write_report(con, manifest)
+            except (OSError, LcmError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise LcmError(
+                    f"snapshot {manifest['snapshot_id']} is published, but its report could not be written: {reason}; "
+                    "the report is still the one before",
+                    "mend that, then `lcm-ml publish` again",
+                ) from error
         loaded = None
         if server:
             snapshot = folder / "snapshots" / manifest["snapshot_id"]
