@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from speed import commandline, features, increments, loading, models
 from speed.measure import Measure
-from speed.shop import ROOT, Shop
+from speed.shop import ROOT, SIZES, Shop
 
 RESULTS = Path(__file__).parent / "results"
 SUMMARY = Path(__file__).parent / "summary.json"
@@ -35,7 +35,15 @@ MEASURES = {
     "score": models.measure_scoring,
     "fit": models.measure_fitting,
 }
-SIZES = {"100k": 100_000, "1m": 1_000_000, "3m": 3_000_000, "10m": 10_000_000, "30m": 30_000_000, "100m": 100_000_000}
+SIZES = {
+    "20k": 20_000,
+    "100k": 100_000,
+    "1m": 1_000_000,
+    "3m": 3_000_000,
+    "10m": 10_000_000,
+    "30m": 30_000_000,
+    "100m": 100_000_000,
+}
 
 
 def main() -> None:
@@ -44,6 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(MEASURES), help="Names of measures, with commas.")
     parser.add_argument("--folder", type=Path, default=ROOT / "data" / "bench")
+    parser.add_argument("--summary", type=Path, default=SUMMARY)
     parser.add_argument("--keep", action="store_true", help="Write the ratios to the summary.")
     parser.add_argument("--check", action="store_true", help="Compare with the summary; exit 1 where one is worse.")
     asked = parser.parse_args()
@@ -59,9 +68,9 @@ def main() -> None:
     write_results(found, asked.size)
     show(found)
     if asked.keep:
-        keep(found, asked.size)
+        keep(found, asked.size, asked.summary)
     if asked.check:
-        worse = compare(found, asked.size, json.loads(SUMMARY.read_text(encoding="utf-8")))
+        worse = compare(found, asked.size, json.loads(asked.summary.read_text(encoding="utf-8")))
         for line in worse:
             print(line)
         sys.exit(bool(worse))
@@ -93,13 +102,13 @@ def show(found: list[Measure]) -> None:
         console.print(f"{one.name}: {one.what}" + (f"; {one.note}" if one.note else ""), style="dim", highlight=False)
 
 
-def keep(found: list[Measure], size: str) -> None:
+def keep(found: list[Measure], size: str, path: Path) -> None:
     """Put the ratios of this size into the summary; the others of it stay."""
-    summary = json.loads(SUMMARY.read_text(encoding="utf-8")) if SUMMARY.exists() else {}
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     summary.setdefault(size, {}).update(
         {one.name: {"ratio": round(one.ratio, 3), "goal": one.goal, "reached": one.reached} for one in found}
     )
-    SUMMARY.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def compare(found: list[Measure], size: str, summary: dict[str, dict[str, dict[str, float]]]) -> list[str]:

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,15 @@ from typing import Any
 import duckdb
 
 ROOT = Path(__file__).resolve().parents[2]
+SIZES = {
+    "20k": 20_000,
+    "100k": 100_000,
+    "1m": 1_000_000,
+    "3m": 3_000_000,
+    "10m": 10_000_000,
+    "30m": 30_000_000,
+    "100m": 100_000_000,
+}
 EVENTS_PER_USER = 63.7
 """Of the simulator's preset `shop` in a year: most users sparse, a few heavy, in sessions."""
 
@@ -106,6 +117,45 @@ class Shop:
         path = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder)) / "lcm.duckdb"
         shutil.copy(warehouse, path)
         return path
+
+
+def steps_of_a_whole_run(shop: Shop, dates: int) -> Iterator[dict[str, object]]:
+    """Load, build, fit, score and publish the history from nothing, each a process of its own.
+
+    Yields:
+        step, seconds, and gib: peak resident memory of the largest of its processes.
+    """
+    path = Path(tempfile.mkdtemp(prefix="whole-", dir=shop.folder)) / "lcm.duckdb"
+    files = ["--events", str(shop.files / "history.parquet")]
+    for table in TABLES:
+        files += [f"--{table.replace('_', '-')}", str(shop.files / f"{table}.parquet")]
+    target = str(path.with_name("target"))
+    until = [] if dates >= 12 else ["--vars", json.dumps({"min_history_days": 56 + 28 * (12 - dates)})]
+    steps = {
+        "load": ["lcm-ml", "load", "files", *files],
+        "build": ["dbt", "build", "--exclude-resource-type", "test", "unit_test", "--target-path", target, *until],
+        "fit": ["lcm-ml", "fit", "--model", "xgboost", "--folds", "1"],
+        "score": ["lcm-ml", "score", "--no-hints"],
+        "publish": ["lcm-ml", "publish"],
+    }
+    for step, command in steps.items():
+        start = time.perf_counter()
+        kibibytes = _peak_of(command, path)
+        yield {"step": step, "seconds": round(time.perf_counter() - start, 2), "gib": round(kibibytes / 2**20, 3)}
+    shutil.rmtree(path.parent)
+
+
+def _peak_of(command: list[str], warehouse: Path) -> int:
+    """Run a command; peak resident KiB of its largest process."""
+    words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+    environment = os.environ | {"DBT_PROFILES_DIR": str(ROOT), "LCM_WAREHOUSE": str(warehouse)}
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=said, stderr=said, text=True)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-3000:]}")
+    return usage.ru_maxrss
 
 
 def _run(*command: str, warehouse: Path | None = None) -> None:
