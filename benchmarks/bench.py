@@ -35,15 +35,6 @@ MEASURES = {
     "score": models.measure_scoring,
     "fit": models.measure_fitting,
 }
-SIZES = {
-    "20k": 20_000,
-    "100k": 100_000,
-    "1m": 1_000_000,
-    "3m": 3_000_000,
-    "10m": 10_000_000,
-    "30m": 30_000_000,
-    "100m": 100_000_000,
-}
 
 
 def main() -> None:
