@@ -28,6 +28,16 @@ SIZES = {
 EVENTS_PER_USER = 63.7
 """Of the simulator's preset `shop` in a year: most users sparse, a few heavy, in sessions."""
 
+SHARD = 10_000_000
+"""Events that are simulated at once: 4.6 GB of memory."""
+
+OWN_IDS = {
+    "events": ("event_id", "user_id", "session_id", "order_id"),
+    "users": ("user_id",),
+    "campaign_touches": ("user_id",),
+    "support_tickets": ("ticket_id", "user_id"),
+    "identities": ("anonymous_id", "user_id"),
+}
 DAYS, LATE_DAY, LAST_DAY = 365, "2025-11-01", "2025-12-31"
 TABLES = (
     "users", "products", "campaigns", "campaign_touches", "support_tickets", "kb_articles", "identities",
@@ -52,10 +62,13 @@ class Shop:
         """The folder of the Parquet files: the tables, and events as history, day and late."""
         folder = self.folder / "files"
         if not (folder / "late.parquet").exists():
-            users = str(round(self.events / EVENTS_PER_USER))
-            _run("lcm-ml", "simulate", "--users", users, "--days", str(DAYS), "--seed", "5", "--out", str(folder))
+            folder.mkdir(exist_ok=True)
+            shards = [self._simulate(number) for number in range(max(1, self.events // SHARD))]
             with duckdb.connect() as con:
-                con.execute(f"create table e as select * from '{folder / 'events.parquet'}'")
+                con.execute("set memory_limit = '4GB'")
+                for table in TABLES:
+                    con.execute(f"copy ({_of_all(shards, table)}) to '{folder / table}.parquet'")
+                con.execute(f"create view e as {_of_all(shards, 'events')}")
                 on_day = f"try_cast(event_time as date) = date '{LATE_DAY}'"
                 con.execute(
                     f"create table late as select event_id from e where {on_day} and user_id in "
@@ -63,7 +76,16 @@ class Shop:
                 )
                 for name, condition in reversed(SPLIT.items()):
                     con.execute(f"copy (select * from e where {condition}) to '{folder / name}.parquet'")
+            for shard in shards:
+                shutil.rmtree(shard)
         return folder
+
+    def _simulate(self, number: int) -> Path:
+        """One part of a shop that is too large to simulate at once: users of its own, the same products."""
+        out = self.folder / f"shard-{number}"
+        users = str(round(min(self.events, SHARD) / EVENTS_PER_USER))
+        _run("lcm-ml", "simulate", "--users", users, "--days", str(DAYS), "--seed", str(5 + number), "--out", str(out))
+        return out
 
     def load(self, warehouse: Path, events: str, *, first: bool = False) -> None:
         """Load one part of the events: the first with all other tables."""
@@ -117,6 +139,15 @@ class Shop:
         path = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder)) / "lcm.duckdb"
         shutil.copy(warehouse, path)
         return path
+
+
+def _of_all(shards: list[Path], table: str) -> str:
+    """SQL of a table of all shards, their ids told apart; what has no users is that of the first."""
+    own = [f"select * from '{shards[0] / table}.parquet'"]
+    for number, shard in enumerate(shards[1:] if table in OWN_IDS else [], start=1):
+        ids = ", ".join(f"{column} || '.{number}' as {column}" for column in OWN_IDS[table])
+        own.append(f"select * replace ({ids}) from '{shard / table}.parquet'")
+    return " union all ".join(own)
 
 
 def steps_of_a_whole_run(shop: Shop, dates: int) -> Iterator[dict[str, object]]:
