@@ -65,7 +65,7 @@ class Shop:
             folder.mkdir(exist_ok=True)
             shards = [self._simulate(number) for number in range(max(1, self.events // SHARD))]
             with duckdb.connect() as con:
-                con.execute("set memory_limit = '4GB'")
+                con.execute("set memory_limit = '4GB'; set enable_progress_bar = false")
                 for table in TABLES:
                     con.execute(f"copy ({_of_all(shards, table)}) to '{folder / table}.parquet'")
                 con.execute(f"create view e as {_of_all(shards, 'events')}")
