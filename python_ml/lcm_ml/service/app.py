@@ -190,6 +190,12 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
     score, recommendation = row_model(store.SCORES), row_model("recommendations_latest")
     of_profile = {name: row_model(relation) for name, (relation, _) in store.PROFILE_LISTS.items()}
 
+    def guarded(model: type[BaseModel], tag: str, *, of_user: bool) -> dict[str, Any]:
+        """What a route is declared with that needs the token; `of_user`: its user may be unknown."""
+        unknown = [404] if of_user else []
+        errors = _errors(400, 401, *unknown, 422, 429, 503)
+        return {"response_model": model, "responses": errors, "dependencies": secured, "tags": [tag]}
+
     def answer(name: str, doc: str, **fields: Any) -> type[BaseModel]:
         return create_model(name, __base__=Answer, __doc__=doc, **fields)
 
@@ -227,13 +233,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
             "version": lcm_ml.__version__,
         }
 
-    @app.get(
-        "/v1/scores/{user_id:path}",
-        response_model=one_score,
-        responses=_errors(400, 401, 404, 422, 429, 503),
-        dependencies=secured,
-        tags=["scores"],
-    )
+    @app.get("/v1/scores/{user_id:path}", **guarded(one_score, "scores", of_user=True))
     async def score_of(user_id: InPath, snapshot: Snapshot = current) -> dict[str, Any]:
         """The churn score of one user."""
         rows = snapshot.users[store.SCORES].of(user_id)
@@ -242,13 +242,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
             raise HTTPException(404, "this user has no churn score: it did not buy within the active window")
         return _envelope(snapshot) | {"score": rows[0]}
 
-    @app.post(
-        "/v1/scores",
-        response_model=many_scores,
-        responses=_errors(400, 401, 422, 429, 503),
-        dependencies=secured,
-        tags=["scores"],
-    )
+    @app.post("/v1/scores", **guarded(many_scores, "scores", of_user=False))
     async def scores_of(wanted: UserIds, snapshot: Snapshot = current) -> dict[str, Any]:
         """The churn scores of up to a thousand users."""
         found = {user_id: snapshot.users[store.SCORES].of(user_id) for user_id in wanted.user_ids}
@@ -257,13 +251,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
             "missing": [user_id for user_id, rows in found.items() if not rows],
         }
 
-    @app.get(
-        "/v1/users",
-        response_model=FoundUsers,
-        responses=_errors(400, 401, 422, 429, 503),
-        dependencies=secured,
-        tags=["users"],
-    )
+    @app.get("/v1/users", **guarded(FoundUsers, "users", of_user=False))
     async def search(
         q: Annotated[str, Query(min_length=1, max_length=LONGEST_ID, description="How the id starts.")],
         snapshot: Snapshot = current,
@@ -277,13 +265,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
         }
         return _envelope(snapshot) | {"users": [found[name] for name in sorted(found)][:MOST_FOUND]}
 
-    @app.get(
-        "/v1/users/{user_id:path}/profile",
-        response_model=whole_profile,
-        responses=_errors(400, 401, 404, 422, 429, 503),
-        dependencies=secured,
-        tags=["users"],
-    )
+    @app.get("/v1/users/{user_id:path}/profile", **guarded(whole_profile, "users", of_user=True))
     async def profile_of(user_id: InPath, snapshot: Snapshot = current) -> dict[str, Any]:
         """All that is known of one user, as rows and in words. Sensitive attributes are marked in the card."""
         found = snapshot.profile(user_id)
@@ -295,13 +277,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
         ]
         return _envelope(snapshot) | found | {"card": told}
 
-    @app.get(
-        "/v1/users/{user_id:path}/recommendations",
-        response_model=recommended,
-        responses=_errors(400, 401, 404, 422, 429, 503),
-        dependencies=secured,
-        tags=["users"],
-    )
+    @app.get("/v1/users/{user_id:path}/recommendations", **guarded(recommended, "users", of_user=True))
     async def recommendations_of(user_id: InPath, snapshot: Snapshot = current) -> dict[str, Any]:
         """What to offer one user next, with the reason."""
         rows = snapshot.users["recommendations_latest"].of(user_id)
@@ -309,13 +285,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
             _require_user(snapshot, user_id)
         return _envelope(snapshot) | {"recommendations": rows}
 
-    @app.get(
-        "/v1/users/{user_id:path}/next-action",
-        response_model=what_next,
-        responses=_errors(400, 401, 404, 422, 429, 503),
-        dependencies=secured,
-        tags=["users"],
-    )
+    @app.get("/v1/users/{user_id:path}/next-action", **guarded(what_next, "users", of_user=True))
     async def next_action_of(user_id: InPath, snapshot: Snapshot = current) -> dict[str, Any]:
         """What to do next with one user, why, and whether anything forbids it."""
         _require_user(snapshot, user_id)
@@ -326,13 +296,7 @@ def create_app(folder: Path, token: str, hosts: frozenset[str], rate: int) -> Fa
             raise HTTPException(404, "no next action is known for this user")
         return _envelope(snapshot) | {"next_action": rows[0]}
 
-    @app.post(
-        "/v1/ask",
-        response_model=SupportAnswer,
-        responses=_errors(400, 401, 422, 429, 503),
-        dependencies=secured,
-        tags=["support"],
-    )
+    @app.post("/v1/ask", **guarded(SupportAnswer, "support", of_user=False))
     async def ask(asked: Question, snapshot: Snapshot = current) -> dict[str, Any]:
         """Answer a question from the shop's articles and the user's own facts, or say that no article fits."""
         facts = snapshot.facts(asked.user_id) if asked.user_id else None
