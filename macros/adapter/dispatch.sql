@@ -43,6 +43,23 @@
     from_utc_timestamp({{ utc }}, '{{ var("shop_timezone") }}')
 {%- endmacro %}
 
+{# A moment of the shop's local time as UTC: the way back from shop_time. #}
+{% macro utc_time(local) -%}
+    {{ return(adapter.dispatch('utc_time', 'lcm')(local)) }}
+{%- endmacro %}
+
+{% macro duckdb__utc_time(local) -%}
+    {%- if var('shop_timezone') == 'UTC' -%}
+        {{ local }}
+    {%- else -%}
+        (({{ local }} at time zone '{{ var("shop_timezone") }}') at time zone 'UTC')
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro default__utc_time(local) -%}
+    to_utc_timestamp({{ local }}, '{{ var("shop_timezone") }}')
+{%- endmacro %}
+
 {# A number that changes when any of the row's values does. Order of rows does not matter to all_rows_hash. #}
 {% macro row_hash(columns) -%}
     {{ return(adapter.dispatch('row_hash', 'lcm')(columns)) }}

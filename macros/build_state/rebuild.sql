@@ -91,7 +91,7 @@
 
 {#
     Hash of the rows of the inputs that this model names: staging tables by name, `forgotten_users` for what
-    `lcm-ml forget` took away from loads that stay.
+    `lcm-ml forget` took away from loads that stay, `scoring_date` for the last full scoring.
 #}
 {% macro input_hash() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
@@ -99,12 +99,22 @@
     {%- for name in model.config.meta.get('inputs', []) -%}
         {%- if name == 'forgotten_users' -%}
             {%- do hashes.append(forgotten_hash()) -%}
+        {%- elif name == 'scoring_date' -%}
+            {%- do hashes.append(scoring_date_hash()) -%}
         {%- else -%}
             {%- set found = run_query('select count(*), bit_xor(hash(t)) from staging.' ~ name ~ ' as t').rows[0] -%}
             {%- do hashes.append(found[0] ~ '-' ~ found[1]) -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(local_md5(hashes | join('|'))) }}
+{%- endmacro %}
+
+{# The scoring date, and what is known before it. #}
+{% macro scoring_date_hash() -%}
+    {%- set found = run_query(
+        'select as_of_date, input_hash from marts.as_of_dates where is_scoring_date'
+    ).rows -%}
+    {{ return(found[0][0] ~ '-' ~ found[0][1] if found | length else '') }}
 {%- endmacro %}
 
 {% macro forgotten_hash() -%}

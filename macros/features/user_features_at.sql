@@ -5,12 +5,14 @@
     population  `active`: an event in the last active_window_days; `lapsed`: the last event between that and
                 lapsed_window_days.
     reached     true: only the users that the new loads reach; the model holds the others' rows of this date.
+    users       a relation with user_id: only these users.
+    others      with `users`: SQL of user_id, log_events and log_amount of all others of the population.
 
     Missing source tables and missing values: counts, sums and shares of a total are 0 where nothing happened; a
     time since, an average, a ratio or a habit is null where there is nothing to take it from. No campaigns, no
     reviews or no users table therefore give zeros and nulls, never an error.
 #}
-{% macro user_features_at(as_of, population='active', reached=false) -%}
+{% macro user_features_at(as_of, population='active', reached=false, users=none, others=none) -%}
     {#- The windows are part of the columns' names, so they are fixed; the var only decides who is in. -#}
     {%- set active_from = add_days(as_of, -var('active_window_days')) -%}
     {%- set last_84_days = add_days(as_of, -84) -%}
@@ -32,6 +34,8 @@
         from {{ ref('int_sessions') }} as s
         {% if reached -%}
             inner join reached on {{ user_at('s', as_of) }} = reached.user_id
+        {%- elif users -%}
+            inner join {{ users }} as wanted on {{ user_at('s', as_of) }} = wanted.user_id
         {%- endif %}
         where s.session_date < {{ as_of }}
         group by 1
@@ -345,6 +349,9 @@
                 {{ log_spending('held') }}
             from {{ this }} as held
             where held.as_of_date = {{ as_of }}
+        {%- elif others -%}
+            union all
+            {{ others }}
         {%- endif %}
     ),
 

@@ -1,13 +1,19 @@
 {#
     One row per user seen before `as_of` (an event, or an account opened), with exactly one lifecycle stage and the
     figures it follows from. All quantiles are of this date's own past.
+
+    users       a relation with user_id: only these users. The population's gap is then that of the scoring date, as
+                every user with too few gaps of its own has it there.
 #}
-{% macro user_lifecycle_at(as_of) -%}
+{% macro user_lifecycle_at(as_of, users=none) -%}
     with seen as (
         select
             {{ user_at('s', as_of) }} as user_id,
             min(s.session_date) as first_seen_date
         from {{ ref('int_sessions') }} as s
+        {% if users -%}
+            inner join {{ users }} as wanted on {{ user_at('s', as_of) }} = wanted.user_id
+        {%- endif %}
         where s.session_date < {{ as_of }}
         group by 1
     ),
@@ -17,7 +23,11 @@
             user_id,
             cast({{ shop_time('signed_up_at') }} as date) as opened_date
         from {{ ref('stg_users') }}
-        where cast({{ shop_time('signed_up_at') }} as date) < {{ as_of }}
+        where
+            cast({{ shop_time('signed_up_at') }} as date) < {{ as_of }}
+            {% if users -%}
+                and user_id in (select wanted.user_id from {{ users }} as wanted)
+            {%- endif %}
     ),
 
     users as (
@@ -29,11 +39,21 @@
     ),
 
     days_of_purchase as (
-        select distinct
-            {{ user_at('p', as_of) }} as user_id,
-            p.purchase_date
-        from {{ ref('purchase_days') }} as p
-        where p.purchase_date < {{ as_of }}
+        {% if users -%}
+            select distinct
+                {{ user_at('o', as_of) }} as user_id,
+                o.order_date as purchase_date
+            from {{ ref('int_orders') }} as o
+            where
+                o.order_date < {{ as_of }}
+                and {{ user_at('o', as_of) }} in (select wanted.user_id from {{ users }} as wanted)
+        {%- else -%}
+            select distinct
+                {{ user_at('p', as_of) }} as user_id,
+                p.purchase_date
+            from {{ ref('purchase_days') }} as p
+            where p.purchase_date < {{ as_of }}
+        {%- endif %}
     ),
 
     with_gaps as (
@@ -64,10 +84,18 @@
     ),
 
     population as (
-        select coalesce(
-            quantile_cont(gap_days, {{ var('population_gap_quantile') }}), {{ var('default_gap_days') }}
-        ) as gap_days
-        from with_gaps
+        {% if users -%}
+            select coalesce(max(before.typical_gap_days), {{ var('default_gap_days') }}) as gap_days
+            from {{ ref('user_lifecycle') }} as before
+            where
+                before.as_of_date = {{ scoring_date() }}
+                and before.purchase_days <= {{ var('min_gaps_for_rhythm') }}
+        {%- else -%}
+            select coalesce(
+                quantile_cont(gap_days, {{ var('population_gap_quantile') }}), {{ var('default_gap_days') }}
+            ) as gap_days
+            from with_gaps
+        {%- endif %}
     ),
 
     typical as (

@@ -51,6 +51,12 @@ def current_id(published: Path) -> str | None:
     return link.readlink().name if link.is_symlink() else None
 
 
+def current_folder(published: Path) -> Path | None:
+    """The folder of the snapshot that readers see, or None before the first publish."""
+    current = current_id(published)
+    return published / "snapshots" / current if current else None
+
+
 def current_manifest() -> dict[str, Any] | None:
     """The manifest of the snapshot that readers see, or None before the first publish.
 
@@ -72,13 +78,17 @@ def activate(published: Path, snapshot_id: str, relations: dict[str, Any]) -> No
         OSError: when a file cannot be written.
     """
     snapshot = published / "snapshots" / snapshot_id
+    if not (snapshot / views.STAMPS).exists():
+        # Of an earlier lcm; open connections may ask for them.
+        views.write_stamps(snapshot, snapshot_id, {})
     sync_folder(snapshot)
     sync_folder(snapshot.parent)
-    try:
-        views.write_views(published, relations)
-        has_more = False
-    except LcmError:
-        has_more = True
+    has_more = False
+    if not _has_views_of(published, relations):
+        try:
+            views.write_views(published, relations)
+        except LcmError:
+            has_more = True
     fresh = published / ".current.fresh"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(Path("snapshots") / snapshot_id)
@@ -86,6 +96,29 @@ def activate(published: Path, snapshot_id: str, relations: dict[str, Any]) -> No
     sync_folder(published)
     if has_more:
         views.write_views(published, relations)
+
+
+def _has_views_of(published: Path, relations: dict[str, Any]) -> bool:
+    """Whether the views are those of these relations already, as the current snapshot's manifest tells."""
+
+    def shape(known: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: (
+                relation["columns"],
+                relation.get("description"),
+                relation.get("descriptions"),
+                "written_in" in relation,
+            )
+            for name, relation in known.items()
+        }
+
+    current = current_folder(published)
+    if current is None or not (published / views.NAME).exists():
+        return False
+    try:
+        return shape(manifest.read(current)["relations"]) == shape(relations)
+    except LcmError:
+        return False
 
 
 def list_snapshots() -> list[dict[str, Any]]:
@@ -183,12 +216,17 @@ def roll_back(published: Path, snapshot_id: str | None = None) -> tuple[str | No
 def prune(published: Path, keep: int) -> list[str]:
     """Remove all but the newest `keep` snapshots, and what a killed publish left behind. The current one stays.
 
+    Those of `lcm-ml watch`, one every few seconds, are counted by themselves: they must not push out the others.
+
     Returns:
         The snapshots that were removed.
     """
     current = current_id(published)
     removed = []
-    for path in snapshot_folders(published)[:-keep]:
+    kinds: dict[bool, list[Path]] = {True: [], False: []}
+    for path in snapshot_folders(published):
+        kinds[_is_part(path)].append(path)
+    for path in sorted([*kinds[False][:-keep], *kinds[True][:-keep]]):
         if path.name != current:
             # Out of sight at once: half a snapshot must not be listed, should this be killed.
             gone = path.replace(path.with_name(f".{path.name}.unfinished"))
@@ -197,3 +235,10 @@ def prune(published: Path, keep: int) -> list[str]:
     for leftover in (published / "snapshots").glob(".*.unfinished"):
         shutil.rmtree(leftover, ignore_errors=True)
     return removed
+
+
+def _is_part(snapshot: Path) -> bool:
+    try:
+        return manifest.read(snapshot).get("kind") == manifest.PART
+    except LcmError:
+        return False

@@ -9,6 +9,8 @@ from typing import Any
 from lcm_ml.errors import LcmError
 
 NAME = "manifest.json"
+WHOLE, PART = "whole", "part"
+"""Kinds of snapshots: all relations were written, or only those that `lcm-ml watch` had changed."""
 
 
 def digest(path: Path) -> str:

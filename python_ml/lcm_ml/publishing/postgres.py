@@ -113,7 +113,7 @@ class Server:
             old = self._ours(con, known["relations"])
             for done, (name, relation) in enumerate(known["relations"].items()):
                 advance(name, done / (len(known["relations"]) + 1))
-                self._stage(con, snapshot / f"{name}.parquet", name, relation)
+                self._stage(con, snapshot / f"{name}.parquet", name, relation, known["snapshot_id"])
             self._record(con, known)
             advance("swap", 1.0)
             self._swap(con, old, [*known["relations"], RECORD])
@@ -193,11 +193,15 @@ class Server:
         )
         return {name for (name,) in found.fetchall()}
 
-    def _stage(self, con: "psycopg.Connection[Any]", path: Path, name: str, relation: dict[str, Any]) -> None:
+    def _stage(
+        self, con: "psycopg.Connection[Any]", path: Path, name: str, relation: dict[str, Any], snapshot_id: str
+    ) -> None:
         table = f"{self._staging}.{quoted(name)}"
         with duckdb.connect() as reader:
             reader.execute("set timezone = 'UTC'")
-            source = f"read_parquet({literal(str(path))})"
+            # A file that was taken over from the snapshot before names that one.
+            read = f"read_parquet({literal(str(path))})"
+            source = f"(select * replace ({literal(snapshot_id)} as snapshot_id) from {read})"
             described = reader.execute(f"describe select * from {source}").fetchall()
             columns = {column: _type(name, column, data_type) for column, data_type, *_ in described}
             declared = ", ".join(f"{quoted(column)} {data_type}" for column, data_type in columns.items())

@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 import lcm_ml
+from lcm_ml.errors import LcmError
 from lcm_ml.publishing import catalogue, manifest, views
 from lcm_ml.warehouse import contracts, state
 from lcm_ml.warehouse.connection import first_row
@@ -25,7 +26,10 @@ RELATIONS = (
     "churn_scores_history",
     "churn_reasons_latest",
     "churn_hints_latest",
+    "churn_scores_now",
+    "churn_reasons_now",
     "lifecycle_current",
+    "lifecycle_now",
     "lifecycle_transitions",
     "cohort_retention",
     "survival_curves_latest",
@@ -75,7 +79,13 @@ SCHEMA_OF = dict.fromkeys(
 SNAPSHOT_ID = "The published snapshot. Relations that are joined must agree on it: a publish may come in between."
 
 
-def publish(con: duckdb.DuckDBPyConnection, folder: Path, keep: int | None, advance: Advance) -> dict[str, Any]:
+def publish(
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    keep: int | None,
+    advance: Advance,
+    changed: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Write every serving relation to a new snapshot folder, then point `current` at it.
 
     A reader that goes through `current` sees the old snapshot or the new one, never a part: the folder is
@@ -86,6 +96,8 @@ def publish(con: duckdb.DuckDBPyConnection, folder: Path, keep: int | None, adva
         folder: of what is published, as `publishing_lock` yields it.
         keep: how many snapshots stay; None: the var kept_snapshots.
         advance: told what is under way.
+        changed: the relations that differ from the snapshot that is current; the files of the others are taken over
+            from it, where `may_take_over` allows it. None: all are written.
 
     Returns:
         The manifest: snapshot_id, relations with rows and SHA-256, folder, and the views file.
@@ -101,8 +113,9 @@ def publish(con: duckdb.DuckDBPyConnection, folder: Path, keep: int | None, adva
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
     unfinished = snapshots / f".{snapshot_id}.unfinished"
     unfinished.mkdir(mode=0o700)
+    before = catalogue.current_folder(folder) if changed is not None else None
     try:
-        written = _export(con, unfinished, snapshot_id, advance)
+        written = _export(con, unfinished, snapshot_id, advance, before, changed or ())
         unfinished.replace(snapshots / snapshot_id)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -111,42 +124,96 @@ def publish(con: duckdb.DuckDBPyConnection, folder: Path, keep: int | None, adva
     return written | {"folder": folder / "current", "views": folder / views.NAME}
 
 
-def _export(con: duckdb.DuckDBPyConnection, folder: Path, snapshot_id: str, advance: Advance) -> dict[str, Any]:
+def _export(
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    snapshot_id: str,
+    advance: Advance,
+    before: Path | None,
+    changed: Collection[str],
+) -> dict[str, Any]:
     relations: dict[str, Any] = {}
+    known: dict[str, Any] = manifest.read(before) if before else {}
     # One transaction: all relations come from the same state of the warehouse.
     con.execute("begin transaction")
     try:
         scored = first_row(con, "select max(as_of_date) from serving.churn_scores_latest")
         for done, name in enumerate(RELATIONS):
             advance(name, done / len(RELATIONS))
-            relations[name] = _export_relation(con, name, folder, snapshot_id)
+            old = known.get("relations", {}).get(name)
+            if before and old and "written_in" in old and name not in changed:
+                _take_over(before / f"{name}.parquet", folder / f"{name}.parquet")
+                relations[name] = old
+            else:
+                relations[name] = _export_relation(con, name, folder, snapshot_id)
+        written_from = state_of(con)
     finally:
         con.execute("rollback")
     written = {
         "snapshot_id": snapshot_id,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kind": manifest.PART if before else manifest.WHOLE,
         "scores_as_of_date": scored[0].isoformat() if scored and scored[0] else None,
         "lcm_version": lcm_ml.__version__,
         "duckdb_version": duckdb.__version__,
+        "warehouse_state": written_from,
         "relations": relations,
     }
+    views.write_stamps(folder, snapshot_id, relations)
+    manifest.digest(folder / views.STAMPS)
     manifest.write(folder, written)
     return written
+
+
+def _take_over(old: Path, new: Path) -> None:
+    """The same file under another name: files of snapshots are never changed, so none has to be copied."""
+    try:
+        new.hardlink_to(old)
+    except OSError:
+        shutil.copyfile(old, new)
+        new.chmod(0o600)
+        manifest.digest(new)
+
+
+def state_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """What tells whether anything was built or written since: the newest build and the newest run."""
+    build = state.last_build(con)
+    run = first_row(con, "select max(run_id) from ml.model_runs")
+    return {"build_id": build["build_id"] if build else None, "run_id": run[0] if run else None}
+
+
+def may_take_over(con: duckdb.DuckDBPyConnection, folder: Path) -> bool:
+    """Whether the warehouse is as it was when the current snapshot was written, so that a part may be published.
+
+    Ask before anything is written to the warehouse.
+    """
+    current = catalogue.current_folder(folder)
+    if current is None:
+        return False
+    try:
+        known = manifest.read(current)
+    except LcmError:
+        return False
+    return (
+        known.get("warehouse_state") == state_of(con)
+        and known.get("lcm_version") == lcm_ml.__version__
+        and set(known["relations"]) == set(RELATIONS)
+    )
 
 
 def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, snapshot_id: str) -> dict[str, Any]:
     path = folder / f"{name}.parquet"
     source = f"{SCHEMA_OF.get(name, 'serving')}.{name}"
-    con.execute(
-        f"copy (select *, '{snapshot_id}' as snapshot_id from {source}) to {literal(str(path))} (format parquet)"
+    row = first_row(
+        con, f"copy (select *, '{snapshot_id}' as snapshot_id from {source}) to {literal(str(path))} (format parquet)"
     )
     path.chmod(0o600)
-    row = first_row(con, f"select count(*) from {source}")
     columns = [column[0] for column in con.execute(f"select * from {source} limit 0").description or []]
     described = contracts.descriptions()[name]
     return {
         "rows": row[0] if row else 0,
         "sha256": manifest.digest(path),
+        "written_in": snapshot_id,
         "columns": [*columns, "snapshot_id"],
         "description": described.text,
         "descriptions": described.columns | {"snapshot_id": SNAPSHOT_ID},
