@@ -19,7 +19,7 @@
     {%- do record_settings() -%}
     {%- do run_query(
         "insert into meta.builds (build_id, command, target_name, source_mode, started_at, status) values ('"
-        ~ invocation_id ~ "', '" ~ flags.WHICH ~ "', '" ~ target.name ~ "', '" ~ mode
+        ~ invocation_id ~ "', '" ~ env_var('LCM_BUILD_COMMAND', flags.WHICH) ~ "', '" ~ target.name ~ "', '" ~ mode
         ~ "', cast(current_timestamp as timestamp), 'open')"
     ) -%}
     {{ return('') }}

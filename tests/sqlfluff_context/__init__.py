@@ -25,6 +25,7 @@ class Adapter:
                 "add_days": "cast({0} + ({1}) * interval 1 day as date)",
                 "days_between": "({1} - {0})",
                 "shop_time": "{0}",
+                "utc_time": "{0}",
                 "row_hash": "hash({0})",
                 "heaviest": "max(case when {0} is not null then {{'weight': {1}, 'value': {0}}} end).value",
             }[name].format(*(arguments if not isinstance(arguments[0], list) else [joined]))
@@ -71,6 +72,18 @@ def event_row_hash():
 
 def reached_as_of_dates(*_arguments):
     return []
+
+
+def processed_loads(_model):
+    return ["one"]
+
+
+def current_moment():
+    return {"as_of": "date '2026-01-01'", "as_of_ts": "timestamp '2025-12-31 20:00:00'"}
+
+
+def newest_load():
+    return "'one'"
 
 
 def load_list(loads):

@@ -60,7 +60,13 @@ def _by_feature(model: ChurnModel, by_column: FloatArray) -> FloatArray:
 
 
 def reason_rows(
-    model: ChurnModel, version: str, frame: Frame, probability: FloatArray, run_id: str, top: int
+    model: ChurnModel,
+    version: str,
+    frame: Frame,
+    probability: FloatArray,
+    run_id: str,
+    top: int,
+    usual_of: dict[str, Any] | None = None,
 ) -> pl.DataFrame:
     """Rows of ml.churn_score_reasons for the users of one date.
 
@@ -71,13 +77,14 @@ def reason_rows(
         probability: their scores, shape (rows,).
         run_id: the run.
         top: features told for each user.
+        usual_of: the usual value of each feature, as `usual_values` tells it; None: among the users of `frame`.
     """
     names = [column.name for column in model.encoding.columns]
-    usual_values = {name: _usual(frame.data.get_column(name)) for name in names}
+    known = usual_of if usual_of is not None else usual_values(model, frame)
     x = model.encoding.matrix(frame.data)
-    usual = model.encoding.matrix(
-        pl.DataFrame({name: [usual_values[name]] for name in names}, schema=_schema(frame, names))
-    )[0]
+    usual = model.encoding.matrix(pl.DataFrame({name: [known[name]] for name in names}, schema=_schema(frame, names)))[
+        0
+    ]
     slope, intercept = model.calibration.line()
     parts = []
     for start in range(0, len(x), BATCH):
@@ -88,7 +95,7 @@ def reason_rows(
             _rows(
                 frame.data[rows],
                 names,
-                usual_values,
+                known,
                 method,
                 base,
                 found,
@@ -97,6 +104,11 @@ def reason_rows(
             )
         )
     return pl.concat(parts).with_columns(model_version=pl.lit(version), run_id=pl.lit(run_id))
+
+
+def usual_values(model: ChurnModel, frame: Frame) -> dict[str, Any]:
+    """The median, or the most frequent value, of each of the model's features among the users of `frame`."""
+    return {column.name: _usual(frame.data.get_column(column.name)) for column in model.encoding.columns}
 
 
 def _rows(

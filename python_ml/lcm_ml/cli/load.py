@@ -97,8 +97,8 @@ def files(
                 "add --events PATH, or --append",
             )
         options = FileOptions(
-            maps=_pairs(maps, "--map"),
-            constants=_pairs(constants, "--set"),
+            maps=pairs(maps, "--map"),
+            constants=pairs(constants, "--set"),
             append=append,
             timezone=timezone,
             drop_identical=drop_identical,
@@ -130,7 +130,7 @@ def pseudonym(
         emit({"pseudonym": pseudonyms.of(user_id)}, as_json, lambda found: out.print(found["pseudonym"]))
 
 
-def _pairs(texts: Paths, option: str) -> dict[str, dict[str, str]]:
+def pairs(texts: Paths, option: str) -> dict[str, dict[str, str]]:
     """TABLE.COLUMN=VALUE texts as a dictionary per table.
 
     Raises:

@@ -44,6 +44,7 @@ from lcm_ml.cli import (
     threshold,
     uplift,
     value,
+    watch,
     words,
 )
 
@@ -86,6 +87,7 @@ app.command()(uplift.uplift)
 app.command()(budget.budget)
 app.command()(strategy.strategy)
 app.command("run")(run.run)
+app.command()(watch.watch)
 app.command()(publish.publish)
 app.command()(report.report)
 app.command()(status.status)

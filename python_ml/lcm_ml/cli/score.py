@@ -7,6 +7,12 @@ import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
 
+PREVIOUS = {
+    "previous_probability": "churn_probability",
+    "previous_decile": "churn_decile",
+    "previous_risk_band": "risk_band",
+}
+
 
 def score(
     as_of: Annotated[
@@ -42,8 +48,9 @@ def run_score(
     Raises:
         LcmError: when there is no such model or date, nobody to score, or the features are not those of training.
     """
+    from lcm_ml.churn.current import FullScoring, current_rows, forget_current, limits_of
     from lcm_ml.churn.hints import hint_rows
-    from lcm_ml.churn.reasons import reason_rows
+    from lcm_ml.churn.reasons import reason_rows, usual_values
     from lcm_ml.churn.scoring import Bands, score_rows
     from lcm_ml.errors import LcmError
     from lcm_ml.frames.frame import built_settings, scoring_date, scoring_frame
@@ -58,6 +65,7 @@ def run_score(
         version = find_version(con, model_version)
         day = as_of.date() if as_of else scoring_date(con)
         frame = scoring_frame(con, day)
+        is_newest = day == scoring_date(con)
     run = Run("score", {"as_of": day, "model_version": version["model_version"]}, None)
     with failure_recorded(run, notify):
         run.data_fingerprint = frame.fingerprint()
@@ -84,8 +92,22 @@ def run_score(
             actionable = {name: how for name, how in settings["actionable_features"].items() if name not in kept_out}
             told = hint_rows(model, version["model_version"], frame, probability, run.run_id, bands.high, actionable)
             tables["churn_hints"] = told.rows
+        full = None
+        if is_newest:
+            usual = usual_values(model, frame) if reasons else {}
+            full = FullScoring(day, run.run_id, version["model_version"], model, bands, limits_of(rows), usual)
+
+        def written(con: Any) -> dict[str, Any]:
+            found = {"churn_scores": _with_history(con, rows), **tables}
+            if full:
+                # What `lcm-ml watch` scored since the last full scoring is behind this one.
+                forget_current(con)
+                before = rows.select("user_id", **PREVIOUS)
+                found |= current_rows(con, full, None, run.run_id, utc_now(), before, reasons)
+            return found
+
         advance("writing", 0.8)
-        record(run, lambda con: {"churn_scores": _with_history(con, rows), **tables}, notify)
+        record(run, written, notify)
     counts = dict(rows.get_column("risk_band").value_counts().iter_rows())
     return {
         "run_id": run.run_id,

@@ -195,6 +195,47 @@ def scoring_frame(con: duckdb.DuckDBPyConnection, as_of_date: date) -> Frame:
     return make_frame(_with_extras(con, base, [as_of_date], settings), horizon, settings["non_model_features"])
 
 
+def current_frame(
+    con: duckdb.DuckDBPyConnection, full_date: date, users: Sequence[str] | None = None
+) -> tuple[Frame, pl.DataFrame] | None:
+    """Features of the churn population in the current state; features made in Python are those of the full scoring.
+
+    Args:
+        con: an open connection.
+        full_date: the date of the last full scoring.
+        users: only these; None: all of marts.current_user_features.
+
+    Returns:
+        The frame, and user_id, as_of_ts and load_id of its users; None where there is nobody.
+
+    Raises:
+        LcmError: when the marts are not built, or extra features do not fit.
+    """
+    settings = built_settings(con)
+    if not table_exists(con, "marts", "current_user_features"):
+        return None
+    if users is None:
+        found = read(con, "select * from marts.current_user_features where is_active_buyer")
+    else:
+        con.register("wanted_users", pl.DataFrame({"user_id": users}, schema={"user_id": pl.String}).to_arrow())
+        try:
+            found = read(
+                con,
+                "select features.* from marts.current_user_features as features "
+                "inner join wanted_users using (user_id) where features.is_active_buyer",
+            )
+        finally:
+            con.unregister("wanted_users")
+    if found.is_empty():
+        return None
+    known = found.select("user_id", "as_of_ts", "load_id")
+    dates = found.select("user_id", now="as_of_date")
+    base = found.drop("as_of_ts", "load_id").with_columns(as_of_date=pl.lit(full_date))
+    extended = _with_extras(con, base, [full_date], settings)
+    dated = extended.join(dates, on="user_id").with_columns(as_of_date="now").drop("now")
+    return make_frame(dated, int(settings["churn_horizon_days"]), settings["non_model_features"]), known
+
+
 def scoring_date(con: duckdb.DuckDBPyConnection) -> date:
     """E, the end of the data: the date that `score` takes by default.
 

@@ -31,6 +31,7 @@ ADVICE = {
     "retrain": "lcm-ml fit",
     "stale_data": "see why no load came: lcm-ml status; the limit is the var stale_after_hours",
     **{f"{name}_anomaly": "was the shop closed, or a load not whole? See lcm-ml status" for name in SERIES},
+    "failed_files": "read the .error beside each file in {subject}, mend it and put it back, or remove it",
     "quarantine": "select rule, count(*) from staging.quarantined_events group by 1; mend the export, load it again",
 }
 

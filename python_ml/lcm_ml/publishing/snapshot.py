@@ -176,17 +176,24 @@ def _take_over(old: Path, new: Path) -> None:
 
 
 def state_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """What tells whether anything was built or written since: the newest build and the newest run."""
-    build = state.last_build(con)
-    run = first_row(con, "select max(run_id) from ml.model_runs")
-    return {"build_id": build["build_id"] if build else None, "run_id": run[0] if run else None}
+    """What tells which state of the warehouse a snapshot is of.
+
+    Returns:
+        build_id and run_id: the newest build and run, but for those of `lcm-ml watch`, of which `watch` tells.
+    """
+    build = first_row(con, "select max_by(build_id, started_at) from meta.builds where command != 'watch'")
+    run = first_row(con, "select max(run_id) from ml.model_runs where command != 'watch'")
+    built = first_row(con, "select max_by(build_id, started_at) from meta.builds where command = 'watch'")
+    scored = first_row(con, "select max(finished_at) from ml.model_runs where command = 'watch'")
+    return {
+        "build_id": build[0] if build else None,
+        "run_id": run[0] if run else None,
+        "watch": [built[0] if built else None, str(scored[0]) if scored and scored[0] else None],
+    }
 
 
 def may_take_over(con: duckdb.DuckDBPyConnection, folder: Path) -> bool:
-    """Whether the warehouse is as it was when the current snapshot was written, so that a part may be published.
-
-    Ask before anything is written to the warehouse.
-    """
+    """Whether only `lcm-ml watch` has changed the warehouse since the current snapshot was written."""
     current = catalogue.current_folder(folder)
     if current is None:
         return False
@@ -194,8 +201,9 @@ def may_take_over(con: duckdb.DuckDBPyConnection, folder: Path) -> bool:
         known = manifest.read(current)
     except LcmError:
         return False
+    before, now = known.get("warehouse_state") or {}, state_of(con)
     return (
-        known.get("warehouse_state") == state_of(con)
+        all(before.get(name) == now[name] for name in ("build_id", "run_id"))
         and known.get("lcm_version") == lcm_ml.__version__
         and set(known["relations"]) == set(RELATIONS)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from lcm_ml.errors import LcmError, UsageError
+from lcm_ml.errors import FULL, LcmError, UsageError
 from lcm_ml.sources.pseudonyms import HIDDEN, Pseudonyms, refuse_mixture, user_columns
 from lcm_ml.sources.raw_load import FileOutcome, RawLoad, raw_load, result_of
 from lcm_ml.sources.readers import ROW_NUMBER, Field, Source, check_compressed, open_source, reading
@@ -161,6 +161,74 @@ def load_files(
                 continue
             check_compressed(path)
             load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
+        return result_of(load, skipped)
+
+
+def load_each(
+    files: list[tuple[str, Path]], options: FileOptions, notify: Notify
+) -> tuple[dict[str, Any], dict[Path, LcmError]]:
+    """Add files to raw in one transaction, without those that cannot be loaded, which leave no trace.
+
+    Args:
+        files: raw table name and path of each.
+        options: see FileOptions; they are always added.
+        notify: told when another process has to be waited for.
+
+    Returns:
+        As `load_files`; and what is wrong with the files that were left out. A file that is gone is in neither.
+
+    Raises:
+        LcmError: when the warehouse cannot be written, or refuses the options; it is as it was then.
+    """
+    refused: dict[Path, LcmError] = {}
+    sources: dict[Path, Source] = {}
+    for _, path in files:
+        try:
+            sources[path] = _open(path)
+        except LcmError as error:
+            if path.exists():
+                refused[path] = error
+    while True:
+        given = [(table, path) for table, path in files if path in sources and path not in refused]
+        try:
+            return _load_all(given, sources, options, notify), refused
+        except _RefusedError as error:
+            # Half a file may be in the transaction: once more, without it.
+            refused[error.path] = error.reason
+
+
+class _RefusedError(Exception):
+    def __init__(self, path: Path, reason: LcmError) -> None:
+        super().__init__(path)
+        self.path, self.reason = path, reason
+
+
+def _load_all(
+    files: list[tuple[str, Path]], sources: dict[Path, Source], options: FileOptions, notify: Notify
+) -> dict[str, Any]:
+    ordered = sorted(files, key=lambda file: file[0] != "identities")
+    described = {"files": [str(path) for _, path in ordered], **options.described}
+    skipped: list[str] = []
+    with raw_load("files", described, append=True, memory_notify=notify) as load:
+        refuse_mixture(load.con, options.pseudonyms)
+        if options.pseudonyms:
+            options.pseudonyms.prepare(load.con)
+        for table_name, path in ordered:
+            try:
+                with path.open("rb") as content:
+                    digest = hashlib.file_digest(content, "sha256").hexdigest()
+                if load.already_loaded(table_name, digest):
+                    skipped.append(str(path))
+                    continue
+                check_compressed(path)
+                load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
+            except LcmError as error:
+                raise _RefusedError(path, error) from error
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                reason = LcmError(f"{path} cannot be read: {error.strerror}", "check its permissions")
+                raise _RefusedError(path, reason) from error
         return result_of(load, skipped)
 
 
