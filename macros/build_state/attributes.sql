@@ -1,13 +1,17 @@
 {#
     What an incremental model copies from small tables that change: the rows it holds follow, so that a new product or a
     newly known visitor is no reason to build all events anew. The day hashes change with them, and so do the dates.
-    pre-hooks, in the model's own transaction.
+    pre-hooks, in the model's own transaction. A cycle of `lcm-ml watch` builds none of those tables, so that there is
+    nothing to follow.
 #}
+{% macro follows_attributes() -%}
+    {{ return(execute and is_incremental() and env_var('LCM_BUILD_COMMAND', '') != 'watch') }}
+{%- endmacro %}
 
 {% macro follow_identities() -%}
     {#- Before any return, so that dbt draws the edge. -#}
     {%- set identities_table = ref('stg_identities') -%}
-    {%- if not execute or not is_incremental() -%}{{ return('') }}{%- endif -%}
+    {%- if not follows_attributes() -%}{{ return('') }}{%- endif -%}
     update {{ this }} as held
     set linked_user_id = known.linked_user_id, linked_date = known.linked_date
     from (
@@ -27,7 +31,7 @@
 {% macro follow_products(known_column=none) -%}
     {#- Before any return, so that dbt draws the edge. -#}
     {%- set products_table = ref('stg_products') -%}
-    {%- if not execute or not is_incremental() -%}{{ return('') }}{%- endif -%}
+    {%- if not follows_attributes() -%}{{ return('') }}{%- endif -%}
     update {{ this }} as held
     set
         category = known.category,

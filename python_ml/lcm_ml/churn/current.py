@@ -47,12 +47,11 @@ class FullScoring:
 
 
 def last_full_scoring(con: duckdb.DuckDBPyConnection) -> tuple[date, str, str] | None:
-    """Its date, run and model version; None where the scoring date has no scores."""
+    """Its date, run and model version; None where the end of the data has no scores."""
     found = first_row(
         con,
         "select as_of_date, max(run_id), max_by(model_version, run_id) from serving.churn_scores_latest "
-        "where as_of_date = ? group by 1",
-        [scoring_date(con)],
+        "where as_of_date = (select max(as_of_date) from marts.as_of_dates where is_scoring_date) group by 1",
     )
     return (found[0], found[1], found[2]) if found else None
 

@@ -172,8 +172,11 @@ class Watch:
         """Build the models of what is pending. Whether anything was."""
         with done.step("build"):
             pending = _pending_tables(con)
-            if pending is None:
+            build = state.last_build(con)
+            if pending is None and build and build["status"] == "ok":
                 return False
+            # A build that was killed at its very end is run again, so that it is known to be whole.
+            pending = pending or set()
             done.for_next_build = sorted(pending - {"events", *STAGING})
             # A table that nothing was loaded into makes no model to build.
             self._build.run(MODELS, *(STAGING[name] for name in sorted(pending & STAGING.keys())))
