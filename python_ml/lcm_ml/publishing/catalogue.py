@@ -113,7 +113,7 @@ def _has_views_of(published: Path, relations: dict[str, Any]) -> bool:
         }
 
     current = current_folder(published)
-    if current is None or not (published / views.NAME).exists():
+    if current is None or not views.are_of(published):
         return False
     try:
         return shape(manifest.read(current)["relations"]) == shape(relations)

@@ -52,6 +52,19 @@ def write_views(published: Path, relations: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
+def are_of(published: Path) -> bool:
+    """Whether there are views, and they read this very folder: it may have been moved or copied."""
+    path = published / NAME
+    if not path.is_file():
+        return False
+    try:
+        with duckdb.connect(str(path), read_only=True) as con:
+            found = con.execute("select sql from duckdb_views() where not internal limit 1").fetchall()
+    except duckdb.Error:
+        return False
+    return bool(found) and literal(str((published / "current").absolute()))[:-1] in found[0][0]
+
+
 def _select(current: Path, name: str, relation: dict[str, Any]) -> str:
     source = literal(str(current / f"{name}.parquet"))
     if "written_in" not in relation:
