@@ -1,8 +1,8 @@
-"""How long new events take to reach the published snapshot, and whether any is lost: `lcm-ml watch` under a steady load.
+"""How long new events take to reach the published snapshot, and whether any is lost: `lcm-ml watch` under load.
 
-Makes a history once (simulated, thinned to 28 events a user), builds, fits and publishes it; then writes files of new
-sessions, one a second, of users that are known and of new ones, after the end of the history, while `lcm-ml watch` runs.
-The latency of a file is from the rename into the inbox to the rename out of it, which comes right after the publish. In
+Makes a history once (simulated, thinned to 28 events a user), builds, fits and publishes it; then writes files of
+new sessions, one a second, of known users and new ones, after the end of the history, while `lcm-ml watch` runs. The
+latency of a file is from the rename into the inbox to the rename out of it, which comes right after the publish. In
 the end the raw rows are counted, and features, stages and scores of all touched users compared with a full rebuild.
 
     .venv/bin/python benchmarks/watch.py --history 1000000 --rate 1000 --minutes 3
@@ -33,7 +33,8 @@ PART_USERS = 120_000
 """Users simulated at once: what bounds the memory."""
 END = datetime(2026, 1, 1)
 OTHERS = ("users", "products", "campaigns", "campaign_touches", "support_tickets", "currency_rates")
-MOVE_MARGIN = 1.0
+NOT_COMPARED = ("user_id", "as_of_ts", "load_id", "previous_stage", "stage_since_date", "days_in_stage")
+"""What tells of the moment, and of where a user stood at the last full scoring."""
 
 
 def run(warehouse: Path, *command: str) -> str:
@@ -135,10 +136,10 @@ class Driver(threading.Thread):
         self.late = 0.0
         with duckdb.connect(str(warehouse), read_only=True) as con:
             # As they come: whoever did much will do much.
-            self._users = con.execute(
+            self._users = con.sql(
                 "select user_id from staging.stg_events using sample 200000 rows (reservoir, 1)"
             ).pl()["user_id"]
-            self._products = con.execute("select product_id from staging.stg_products order by 1").pl()["product_id"]
+            self._products = con.sql("select product_id from staging.stg_products order by 1").pl()["product_id"]
         self._chance = np.random.default_rng(7)
         self._number = 0
 
@@ -276,28 +277,43 @@ def compared(warehouse: Path, folder: Path, written: int) -> dict[str, Any]:
     shutil.rmtree(rebuilt.parent, ignore_errors=True)
     rebuilt.parent.mkdir()
     shutil.copyfile(warehouse, rebuilt)
-    marts = ("+current_user_features", "+current_user_lifecycle")
-    run(rebuilt, "dbt", "run", "-q", "--full-refresh", "--select", *marts)
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        newest = con.execute("select max(as_of_date) from marts.current_user_features").fetchall()[0][0]
+    # As a date of the grid, where everybody is computed, by the whole population.
+    variables = json.dumps({"data_end_date": str(newest)})
+    run(
+        rebuilt,
+        "dbt",
+        "run",
+        "-q",
+        "--full-refresh",
+        "--vars",
+        variables,
+        "--select",
+        "+user_features",
+        "+user_lifecycle",
+    )
     result: dict[str, Any] = {"events_lost": written - kept[1], "events_twice": kept[0] - kept[1]}
     with duckdb.connect() as con:
         con.execute(f"attach '{warehouse}' as live (read_only)")
         con.execute(f"attach '{rebuilt}' as again (read_only)")
-        for name in ("current_user_features", "current_user_lifecycle"):
-            skipped = ("user_id", "as_of_ts", "load_id", "is_suspected_bot", "is_suspected_reseller", "previous_stage",
-                       "stage_since_date", "days_in_stage")  # fmt: skip
-            columns = con.execute(f"describe live.marts.{name}").fetchall()
+        for name in ("user_features", "user_lifecycle"):
+            columns = con.execute(f"describe live.marts.current_{name}").fetchall()
             differs = {
-                column: f"abs(l.{column} - a.{column}) > 1e-9 * greatest(1, abs(a.{column}))"
-                if kind == "DOUBLE"
-                else f"l.{column} is distinct from a.{column}"
+                column: f"(l.{column} is null) != (a.{column} is null) "
+                + (
+                    f"or abs(l.{column} - a.{column}) > 1e-9 * greatest(1, abs(a.{column}))"
+                    if kind == "DOUBLE"
+                    else f"or l.{column} != a.{column}"
+                )
                 for column, kind, *_ in columns
-                if column not in skipped
+                if column not in NOT_COMPARED
             }
-            nulls = {column: f"(l.{column} is null) != (a.{column} is null)" for column in differs}
-            counts = ", ".join(f"count(*) filter (where {differs[c]} or {nulls[c]}) as {c}" for c in differs)
-            row = con.execute(
-                f"select count(*) as users, count(a.user_id) as found, {counts} from live.marts.{name} as l "
-                f"left join again.marts.{name} as a on l.user_id = a.user_id"
+            counts = ", ".join(f"count(*) filter (where {differs[c]}) as {c}" for c in differs)
+            row = con.sql(
+                f"select count(*) as users, count(a.user_id) as found, {counts} from live.marts.current_{name} as l "
+                f"left join again.marts.{name} as a on l.user_id = a.user_id and l.as_of_date = a.as_of_date "
+                f"where l.as_of_date = '{newest}'"
             ).pl()
             found = row.to_dicts()[0]
             users, there = found.pop("users"), found.pop("found")
@@ -319,10 +335,11 @@ def scores_compared(warehouse: Path, rebuilt: Path) -> dict[str, Any]:
         "with connect(read_only=True) as con:\n"
         "    settings = state.settings(con)\n"
         "    full = full_scoring(con, settings)\n"
-        "    live = read(con, 'select user_id, churn_probability, churn_decile from ml.current_churn_scores')\n"
+        "    live = read(con, 'select user_id, churn_probability from ml.current_churn_scores where as_of_date = '\n"
+        "                '(select max(as_of_date) from marts.current_user_features)')\n"
         "    con.execute(f\"attach '{sys.argv[1]}' as again (read_only)\")\n"
-        "    rows = read(con, 'select * exclude (as_of_ts, load_id) from again.marts.current_user_features '\n"
-        "                'where is_active_buyer')\n"
+        "    rows = read(con, 'select * from again.marts.user_features where is_active_buyer '\n"
+        "                'and as_of_date = (select max(as_of_date) from marts.current_user_features)')\n"
         "frame = make_frame(rows, full.model.horizon_days, settings['non_model_features'])\n"
         "again = pl.DataFrame({'user_id': frame.data['user_id'], 'again': full.model.predict(frame.data)})\n"
         "both = live.join(again, on='user_id', how='left')\n"

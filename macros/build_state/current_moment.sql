@@ -23,6 +23,5 @@
 
 {# The newest load that the rows know of, as SQL. #}
 {% macro newest_load() -%}
-    {%- set loads = processed_loads('int_events') or current_loads() -%}
-    {{ return("'" ~ loads | max ~ "'" if loads else 'cast(null as varchar)') }}
+    {{ return("(select max(load_id) from meta.processed_loads where model_name = 'int_events')") }}
 {%- endmacro %}

@@ -12,28 +12,47 @@
     {{ return(found.columns[0].values() | list) }}
 {%- endmacro %}
 
+{#
+    SQL of the load_ids that this model's source holds. Loads are compared in SQL, as sets: a watch adds one every few
+    seconds, and a list of them would be walked once for each.
+#}
 {% macro loads_at_hand() -%}
     {%- set before = model.config.meta.get('loads_from') -%}
-    {{ return(processed_loads(before) if before else current_loads()) }}
+    {%- if before -%}
+        {{ return("select load_id from meta.processed_loads where model_name = '" ~ before ~ "'") }}
+    {%- elif source_mode() == 'raw' -%}
+        {{ return('select load_id from ' ~ source('load_log', 'loads')) }}
+    {%- endif -%}
+    {%- set loads = current_loads() -%}
+    {{ return("select unnest(['" ~ loads | join("', '") ~ "']) as load_id" if loads else "select '' as load_id where false") }}
+{%- endmacro %}
+
+{% macro loads_held() -%}
+    {{ return("select load_id from meta.processed_loads where model_name = '" ~ model.name ~ "'") }}
+{%- endmacro %}
+
+{% macro load_ids(query) -%}
+    {%- if not execute -%}{{ return([]) }}{%- endif -%}
+    {{ return(run_query('select load_id from (' ~ query ~ ') order by load_id').columns[0].values() | list) }}
 {%- endmacro %}
 
 {% macro pending_loads() -%}
-    {%- set loads = loads_at_hand() -%}
-    {{ return(loads | reject('in', processed_loads(model.name)) | list if is_incremental() else loads) }}
+    {{ return(load_ids(loads_at_hand() ~ (' except ' ~ loads_held() if is_incremental() else ''))) }}
 {%- endmacro %}
 
 {% macro stale_loads() -%}
-    {%- set processed = processed_loads(model.name) -%}
-    {{ return(processed | reject('in', loads_at_hand()) | list if processed else []) }}
+    {{ return(load_ids(loads_held() ~ ' except ' ~ loads_at_hand())) }}
 {%- endmacro %}
 
 {# post-hook, in the model's own transaction. #}
 {% macro record_loads() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
-    delete from meta.processed_loads where model_name = '{{ model.name }}';
-    {%- for load_id in loads_at_hand() %}
-    insert into meta.processed_loads values ('{{ model.name }}', '{{ load_id }}');
-    {%- endfor %}
+    {%- set at_hand = loads_at_hand() -%}
+    delete from meta.processed_loads
+    where model_name = '{{ model.name }}' and load_id not in (select load_id from ({{ at_hand }}));
+    insert into meta.processed_loads
+    select '{{ model.name }}', load_id
+    from (({{ at_hand }}) except ({{ loads_held() }}));
 {%- endmacro %}
 
 {# The loads as a list for `in (...)`; an impossible one where there is none, so that the SQL stays valid. #}

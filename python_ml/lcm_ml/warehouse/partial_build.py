@@ -31,6 +31,8 @@ class PartialBuild:
         root = str(project.root())
         self._options = ["--project-dir", root, "--profiles-dir", os.environ.get("DBT_PROFILES_DIR", root)]
         self._options += ["--target-path", str(target), "--quiet", "--log-level", "none", "--log-level-file", "none"]
+        # Nobody reads dbt's record of a cycle, and only the schemas of the models are looked at.
+        self._options += ["--no-write-json", "--cache-selected-only"]
         self._command = command
         with self._environment():
             parsed = dbtRunner().invoke(["parse", *self._options])
