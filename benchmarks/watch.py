@@ -36,6 +36,8 @@ OTHERS = ("users", "products", "campaigns", "campaign_touches", "support_tickets
 NOT_COMPARED = ("user_id", "as_of_ts", "load_id", "previous_stage", "stage_since_date", "days_in_stage")
 """What tells of the moment, and of where a user stood at the last full scoring."""
 
+BY_GAP = ("stage", "typical_gap_days", "at_risk_after_days", "dormant_after_days", "churned_after_days")
+
 
 def run(warehouse: Path, *command: str) -> str:
     """Run a command on the warehouse; it must succeed."""
@@ -309,6 +311,11 @@ def compared(warehouse: Path, folder: Path, written: int) -> dict[str, Any]:
                 for column, kind, *_ in columns
                 if column not in NOT_COMPARED
             }
+            if name == "user_lifecycle":
+                # Who has too few purchases for a gap of its own has the population's, of the last full scoring.
+                for column in BY_GAP:
+                    differs[f"{column}_of_few"] = f"l.purchase_days <= 3 and ({differs[column]})"
+                    differs[column] = f"l.purchase_days > 3 and ({differs[column]})"
             counts = ", ".join(f"count(*) filter (where {differs[c]}) as {c}" for c in differs)
             row = con.sql(
                 f"select count(*) as users, count(a.user_id) as found, {counts} from live.marts.current_{name} as l "

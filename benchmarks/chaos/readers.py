@@ -1,10 +1,10 @@
 """Readers of the published file while it is rebuilt: no error, no mixture that goes unnoticed, nothing stale.
 
 Eight processes query the views, half of them over one connection that stays open, half over a fresh one each time,
-while cycles of load, build, score and publish run. Every query joins three relations on user_id and snapshot_id and
-compares its counts with the manifest of the snapshot that it names.
+while cycles of load, build, score and publish run; with --watch, while `lcm-ml watch` publishes parts. Every query
+joins four relations on user_id and snapshot_id and compares its counts with the manifest of the snapshot it names.
 
-    .venv/bin/python benchmarks/chaos/readers.py [--cycles 20] [--readers 8]
+    .venv/bin/python benchmarks/chaos/readers.py [--cycles 20] [--readers 8] [--watch]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ QUERY = """
     from user_profiles as profiles
     inner join churn_scores_latest as scores using (user_id, snapshot_id)
     inner join lifecycle_current as stages using (user_id, snapshot_id)
+    inner join churn_scores_now as newer using (user_id, snapshot_id)
 """
 PAUSE = 0.05
 """Seconds between two queries of a reader, so that eight of them leave the two cores room for the writer."""
@@ -65,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--readers", type=int, default=8)
+    parser.add_argument("--watch", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lcm-readers-") as name:
         shop = Shop(Path(name))
@@ -85,10 +88,7 @@ def main() -> None:
         ]
         for reader in readers:
             reader.start()
-        for cycle in range(options.cycles):
-            shop.late_events(cycle)
-            for stage in ("load", "build", "score", "publish"):
-                shop.call(stage)
+        for cycle in watch_cycles(shop, options.cycles) if options.watch else job_cycles(shop, options.cycles):
             note()
             print(f"cycle {cycle + 1} of {options.cycles}", file=sys.stderr)
         time.sleep(1)
@@ -100,6 +100,40 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if result["errors"] or result["torn"] or result["stale"]:
         sys.exit(1)
+
+
+def job_cycles(shop: Shop, cycles: int) -> Iterator[int]:
+    """The stages of a job, one after another."""
+    for cycle in range(cycles):
+        shop.late_events(cycle)
+        for stage in ("load", "build", "score", "publish"):
+            shop.call(stage)
+        yield cycle
+
+
+def watch_cycles(shop: Shop, cycles: int) -> Iterator[int]:
+    """A watch that finds a file every time it looks."""
+    inbox = shop.folder / "inbox"
+    process = shop.start("lcm-ml", "watch", "--inbox", str(inbox), "--every", "500ms", "--json")
+    assert process.stdout is not None
+    while not (inbox / "done").is_dir() and process.poll() is None:
+        time.sleep(0.1)
+    shop.late_events(0)
+    for cycle in range(cycles):
+        late = shop.late.with_name(f"late-{cycle}.parquet")
+        with duckdb.connect() as con:
+            # Other ids are other events.
+            con.execute(
+                f"copy (select * replace ('{cycle}-' || event_id as event_id) from '{shop.late}') "
+                f"to '{late}' (format parquet)"
+            )
+        late.replace(inbox / f"events-{cycle}.parquet")
+        line = process.stdout.readline()
+        if not line.startswith("{") or "number" not in line:
+            sys.exit(f"the watch says: {line}{process.stdout.read()}")
+        yield cycle
+    process.terminate()
+    process.communicate()
 
 
 def judged(told: list[dict[str, Any]], expected: dict[str, int], swapped: list[tuple[float, str]]) -> dict[str, Any]:

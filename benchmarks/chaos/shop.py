@@ -26,7 +26,7 @@ class Shop:
         self.folder = folder
         self.warehouse = folder / "lcm.duckdb"
         self.published = folder / "lcm.published"
-        self._events = folder / "late.parquet"
+        self.late = folder / "late.parquet"
 
     def make(self, users: int = 400, days: int = 250) -> None:
         """Simulate, load, build, fit, score and publish."""
@@ -41,12 +41,12 @@ class Shop:
     def late_events(self, cycle: int) -> None:
         """A file of a hundred more events, for the next load."""
         with duckdb.connect(str(self.warehouse), read_only=True) as con:
-            con.execute(LATE.format(cycle=cycle, path=self._events))
+            con.execute(LATE.format(cycle=cycle, path=self.late))
 
     def command(self, stage: str) -> list[str]:
         """The command of a stage: load, build, fit, score or publish."""
         return {
-            "load": ["lcm-ml", "load", "files", "--append", "--events", str(self._events)],
+            "load": ["lcm-ml", "load", "files", "--append", "--events", str(self.late)],
             "build": ["dbt", "build", "-q", *WITHOUT_TESTS, "--target-path", str(self.folder / "target")],
             "fit": ["lcm-ml", "fit"],
             "score": ["lcm-ml", "score"],

@@ -15,6 +15,7 @@ from typing import IO
 import duckdb
 
 from lcm_ml import project
+from lcm_ml.live.inbox import DONE
 from lcm_ml.privacy import keys
 from lcm_ml.privacy.tables import MASK, Users, id_columns
 from lcm_ml.sources.pseudonyms import Pseudonyms
@@ -238,11 +239,14 @@ def of_dbt() -> list[Path]:
 
 
 def loaded(con: duckdb.DuckDBPyConnection) -> list[Path]:
-    """The files that were loaded, as far as they are still there."""
+    """The files that were loaded, as far as they are still there; of an inbox, where `lcm-ml watch` has put them."""
     if not table_exists(con, "raw", "load_files"):
         return []
     names = con.execute("select distinct source_file from raw.load_files order by 1").fetchall()
-    return [path for (name,) in names if (path := Path(name)).is_file()]
+    paths = [Path(name) for (name,) in names]
+    folders = {path.parent / DONE for path in paths}
+    moved = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
+    return [path for path in [*paths, *moved] if path.is_file()]
 
 
 def export_folder(hashes: Pseudonyms, user_id: str) -> Path:
