@@ -178,7 +178,8 @@ def test_a_reader_between_two_swaps_never_takes_a_file_for_another_snapshots(sam
                 label = duckdb.sql(
                     f"select distinct coalesce(stamp.snapshot_id, rows_of.snapshot_id) "
                     f"from '{folders[rows_of]}/{relation}.parquet' as rows_of "
-                    f"left join '{folders[stamps_of]}/stamps.parquet' as stamp "
+                    f"left join read_csv('{folders[stamps_of]}/stamps.txt', delim = '\t', header = false, "
+                    "names = ['relation', 'written_in', 'snapshot_id']) as stamp "
                     f"on stamp.relation = '{relation}' and stamp.written_in = rows_of.snapshot_id"
                 ).fetchall()
                 assert has[label[0][0]][relation]["sha256"] == has[rows_of][relation]["sha256"]

@@ -39,9 +39,6 @@ MODELS = "tag:current"
 STAGING = {"users": "stg_users", "campaign_touches": "stg_campaign_touches", "support_tickets": "stg_support_tickets"}
 """Tables besides events whose rows touch one user each, and the model that a cycle builds of them."""
 
-PUBLISHED = ("churn_scores_now", "churn_reasons_now", "lifecycle_now", "alerts_latest")
-"""The relations that a cycle changes."""
-
 LOCK_SECONDS = 2.0
 """A cycle waits no longer for another job: the next one comes in a few seconds."""
 
@@ -225,7 +222,7 @@ class Watch:
         with done.step("publish"), publishing_lock(NAME, self._notify) as folder:
             if (current_manifest() or {}).get("warehouse_state") == snapshot.state_of(con):
                 return
-            changed = PUBLISHED if snapshot.may_take_over(con, folder) else None
+            changed = snapshot.LIVE if snapshot.may_take_over(con, folder) else None
             written = snapshot.publish(con, folder, None, lambda *_: None, changed)
             done.snapshot_id = written["snapshot_id"]
 

@@ -81,6 +81,7 @@ def activate(published: Path, snapshot_id: str, relations: dict[str, Any]) -> No
     if not (snapshot / views.STAMPS).exists():
         # Of an earlier lcm; open connections may ask for them.
         views.write_stamps(snapshot, snapshot_id, {})
+    views.write_schemas(published, snapshot, relations)
     sync_folder(snapshot)
     sync_folder(snapshot.parent)
     has_more = False
@@ -108,6 +109,7 @@ def _has_views_of(published: Path, relations: dict[str, Any]) -> bool:
                 relation.get("description"),
                 relation.get("descriptions"),
                 "written_in" in relation,
+                relation.get("schema_file"),
             )
             for name, relation in known.items()
         }

@@ -76,6 +76,9 @@ SCHEMA_OF = dict.fromkeys(
     ),
     "marts",
 )
+LIVE = ("churn_scores_now", "churn_reasons_now", "lifecycle_now", "alerts_latest")
+"""Relations that every cycle of `lcm-ml watch` writes."""
+
 SNAPSHOT_ID = "The published snapshot. Relations that are joined must agree on it: a publish may come in between."
 
 
@@ -160,7 +163,6 @@ def _export(
         "relations": relations,
     }
     views.write_stamps(folder, snapshot_id, relations)
-    manifest.digest(folder / views.STAMPS)
     manifest.write(folder, written)
     return written
 
@@ -218,7 +220,8 @@ def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, sn
     path.chmod(0o600)
     columns = [column[0] for column in con.execute(f"select * from {source} limit 0").description or []]
     described = contracts.descriptions()[name]
-    return {
+    often = {"schema_file": views.schema_file(folder, name)} if name in LIVE else {}
+    return often | {
         "rows": row[0] if row else 0,
         "sha256": manifest.digest(path),
         "written_in": snapshot_id,
