@@ -268,13 +268,17 @@ def peak_memory(pid: int) -> float | None:
     return round(int(text.split("VmHWM:")[1].split()[0]) / 2**20, 2)
 
 
-def compared(warehouse: Path, folder: Path, written: int) -> dict[str, Any]:
-    """Rows that were lost or came twice, and touched users that differ from a full rebuild of the same raw tables."""
+def counted(warehouse: Path, written: int) -> dict[str, int]:
+    """Events that were lost or came twice."""
     with duckdb.connect(str(warehouse), read_only=True) as con:
-        kept = con.execute(
+        rows, ids = con.execute(
             "select count(*), count(distinct event_id) from raw.events where source_file like '%inbox/events-%'"
-        ).fetchone()
-        assert kept is not None
+        ).fetchall()[0]
+    return {"events_lost": written - ids, "events_twice": rows - ids}
+
+
+def compared(warehouse: Path, folder: Path) -> dict[str, Any]:
+    """Touched users that differ from a full rebuild of the same raw tables."""
     rebuilt = folder / "rebuilt" / "lcm.duckdb"
     shutil.rmtree(rebuilt.parent, ignore_errors=True)
     rebuilt.parent.mkdir()
@@ -295,7 +299,7 @@ def compared(warehouse: Path, folder: Path, written: int) -> dict[str, Any]:
         "+user_features",
         "+user_lifecycle",
     )
-    result: dict[str, Any] = {"events_lost": written - kept[1], "events_twice": kept[0] - kept[1]}
+    result: dict[str, Any] = {}
     with duckdb.connect() as con:
         con.execute(f"attach '{warehouse}' as live (read_only)")
         con.execute(f"attach '{rebuilt}' as again (read_only)")
@@ -391,8 +395,9 @@ def main() -> None:
     result: dict[str, Any] = {"history": options.history} | watched(
         warehouse, folder, options.rate, options.minutes, options.every
     )
+    result |= counted(warehouse, result["events"])
     if not options.no_compare:
-        result["compared"] = compared(warehouse, folder, result["events"])
+        result["compared"] = compared(warehouse, folder)
     shutil.rmtree(folder)
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
@@ -406,6 +411,7 @@ def main() -> None:
     print(f"latency   median {latency['median']} s, 95th percentile {latency['p95']} s, most {latency['max']} s")
     print(f"cycles    {result['cycles']}; backlog of files: {result['backlog_files']}")
     print(f"steps     {json.dumps(result['cycle_seconds'])}")
+    print(f"events    {result['events']:,} written, {result['events_lost']} lost, {result['events_twice']} twice")
     print(f"compared  {json.dumps(result.get('compared'))}")
 
 
