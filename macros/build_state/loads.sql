@@ -41,6 +41,8 @@
 {%- endmacro %}
 
 {% macro stale_loads() -%}
+    {#- Most models hold no loads, and know of none. -#}
+    {%- if not execute or not load_ids(loads_held() ~ ' limit 1') -%}{{ return([]) }}{%- endif -%}
     {{ return(load_ids(loads_held() ~ ' except ' ~ loads_at_hand())) }}
 {%- endmacro %}
 
