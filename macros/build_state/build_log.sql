@@ -6,6 +6,7 @@
     {%- if not execute -%}{{ return('') }}{%- endif -%}
     {%- do create_contract_tables() -%}
     {%- do check_warehouse_version() -%}
+    {%- do check_kept_settings() -%}
     {%- if flags.WHICH not in ['build', 'run', 'retry'] -%}
         {{ return('') }}
     {%- endif -%}
@@ -50,7 +51,7 @@
     ).rows -%}
         {%- do have.update({row[0]: row[1]}) -%}
     {%- endfor -%}
-    {%- set schemas = {'raw': 'raw', 'load_log': 'raw', 'ml': 'ml', 'meta': 'meta'} -%}
+    {%- set schemas = {'raw': 'raw', 'load_log': 'raw', 'kept': 'raw', 'ml': 'ml', 'meta': 'meta'} -%}
     {%- for schema in schemas.values() | unique -%}
         {%- do run_query('create schema if not exists ' ~ schema) -%}
     {%- endfor -%}
@@ -108,7 +109,7 @@
         'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold', 'risk_band_high', 'risk_band_medium',
         'actionable_features', 'contact_cost', 'saved_value', 'contact_success_rate', 'value_discount_rate', 'min_group_size',
         'stale_after_hours', 'max_quarantined_share', 'fairness_max_gap', 'rules_min_support', 'kept_snapshots', 'triage_weights', 'intent_urgency',
-        'gross_margin', 'max_contacts_28d', 'action_holdout_share',
+        'event_retention_days', 'score_retention_days', 'gross_margin', 'max_contacts_28d', 'action_holdout_share',
     ]) }}
 {%- endmacro %}
 
@@ -118,7 +119,7 @@
         'as_of_count', 'max_training_rows', 'insights', 'non_model_features', 'extra_feature_models', 'candidate_features', 'custom_estimators', 'decision_threshold',
         'risk_band_high', 'risk_band_medium', 'actionable_features', 'contact_cost', 'saved_value',
         'contact_success_rate', 'value_discount_rate', 'min_group_size', 'fairness_max_gap', 'stale_after_hours',
-        'rules_min_support', 'kept_snapshots', 'triage_weights', 'intent_urgency',
+        'rules_min_support', 'kept_snapshots', 'event_retention_days', 'score_retention_days', 'triage_weights', 'intent_urgency',
         'max_quarantined_share', 'gross_margin', 'max_contacts_28d', 'action_holdout_share',
         'recommend_count', 'recommend_in_stock_days', 'recommend_repeats', 'recommend_max_per_category',
         'data_end_date', 'min_day_volume_share'

@@ -3,9 +3,26 @@
 with known_rows as (
     select
         event_date as known_date,
-        1 as events,
-        {{ event_row_hash() }} as known_hash
-    from {{ ref('int_events') }}
+        events,
+        day_hash as known_hash
+    from {{ ref('int_event_days') }}
+
+    union all
+
+    -- Days whose events were pruned: what is kept of them, and what was not, so that together the hash is what it was.
+    select
+        known_date,
+        events,
+        day_hash
+    from {{ ref('int_kept_days') }}
+
+    union all
+
+    select
+        known_date,
+        0,
+        day_hash
+    from {{ kept_rows('kept_days') }}
 
     union all
 

@@ -39,6 +39,17 @@ purchases as (
         amount
     from {{ ref('int_events') }}
     where event_type = 'purchase'
+
+    union all
+
+    -- What `lcm-ml prune` kept of them, the last line of a product in an order: it would be found first.
+    select
+        user_id,
+        order_key,
+        product_id,
+        last_at,
+        last_amount
+    from {{ kept_rows('kept_order_products') }}
 ),
 
 -- Only what was bought before it was given back: a match never changes with later events. The order's own
@@ -67,21 +78,45 @@ candidates as (
                 refunds.order_key = purchases.order_key
                 or refunds.product_id = purchases.product_id
             )
+),
+
+matched as (
+    select
+        refunds.event_id,
+        refunds.user_id,
+        refunds.linked_user_id,
+        refunds.linked_date,
+        refunds.event_date as refund_date,
+        refunds.product_id,
+        candidates.order_key as refunded_order_key,
+        candidates.purchased_at,
+        cast(coalesce(refunds.amount, candidates.amount, 0) as decimal(18, 4)) as amount
+    from refunds
+    left join candidates
+        on
+            refunds.event_id = candidates.event_id
+            and candidates.preference = 1
+),
+
+-- Refunds whose own events are gone were matched before they went.
+kept as (
+    select
+        given_back.event_id,
+        given_back.user_id,
+        identities.user_id as linked_user_id,
+        identities.linked_date,
+        given_back.refund_date,
+        given_back.product_id,
+        given_back.refunded_order_key,
+        given_back.purchased_at,
+        given_back.amount
+    from {{ kept_rows('kept_refunds') }} as given_back
+    left join {{ ref('stg_identities') }} as identities
+        on given_back.user_id = identities.anonymous_id
+    where {{ is_reached_by_new_loads('given_back', none) }}
 )
 
-select
-    refunds.event_id,
-    refunds.user_id,
-    refunds.linked_user_id,
-    refunds.linked_date,
-    refunds.event_date as refund_date,
-    refunds.product_id,
-    candidates.order_key as refunded_order_key,
-    candidates.purchased_at,
-    cast(coalesce(refunds.amount, candidates.amount, 0) as decimal(18, 4)) as amount
-from refunds
-left join candidates
-    on
-        refunds.event_id = candidates.event_id
-        and candidates.preference = 1
-order by refunds.user_id, refunds.event_date, refunds.event_id
+select * from matched
+union all
+select * from kept
+order by user_id, refund_date, event_id

@@ -1,13 +1,15 @@
 {%- set loads = current_loads() %}
 
 -- What came in, from the log of the loads; where there is none (sample, your own tables), counted at the source.
--- Suppressed are rows of forgotten users: left out by the load, or removed since.
+-- Suppressed are rows of forgotten users: left out by the load, or removed since. Pruned are those older than the
+-- setting event_retention_days, removed since.
 with came_in as (
     {% if source_mode() == 'raw' -%}
         select
             load_id,
             cast(sum(rows_in) as bigint) as rows_in,
-            cast(sum(rows_suppressed) as bigint) as rows_suppressed
+            cast(sum(rows_suppressed) as bigint) as rows_suppressed,
+            cast(sum(rows_pruned) as bigint) as rows_pruned
         from {{ source('load_log', 'load_files') }}
         where table_name = 'events'
         group by load_id
@@ -15,7 +17,8 @@ with came_in as (
         select
             {% if loads %}'{{ loads[0] }}'{% else %}'none'{% endif %} as load_id,
             cast(count(*) as bigint) as rows_in,
-            cast(0 as bigint) as rows_suppressed
+            cast(0 as bigint) as rows_suppressed,
+            cast(0 as bigint) as rows_pruned
         from {% if loads %}{{ raw_relation('events') }}{% else %}{{ ref('stg_events') }}{% endif %}
     {%- endif %}
 ),
@@ -89,6 +92,16 @@ select
     rows_suppressed
 from came_in
 where rows_suppressed > 0
+
+union all
+
+select
+    load_id,
+    'pruned',
+    'before_retention',
+    rows_pruned
+from came_in
+where rows_pruned > 0
 
 union all
 

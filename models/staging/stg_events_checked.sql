@@ -9,6 +9,8 @@
 }}
 {%- set loads = pending_loads() %}
 {%- set knows_products = var('unknown_products') == 'quarantine' %}
+{%- set cut = pruned_before() %}
+{%- set is_pruned_day = 'cast(' ~ shop_time('event_time') ~ ' as date) < ' ~ cut if cut else 'false' %}
 
 with raw_events as (
     {{ raw_rows('events') }}
@@ -86,6 +88,8 @@ judged as (
             when event_type_as_given is null then 'missing_event_type'
             when event_type is null then 'unknown_event_type'
             when event_time < timestamp '{{ var("event_time_floor") }}' then 'event_time_before_floor'
+            -- What was pruned lives on in the kept tables: it must not count twice.
+            when {{ is_pruned_day }} then 'before_retention'
             when event_time > loaded_at + interval {{ var('future_tolerance_hours') }} hour then 'event_time_in_future'
             when unit_price < 0 then 'negative_price'
             when abs(quantity) > {{ var('max_quantity') }} then 'impossible_quantity'

@@ -66,6 +66,14 @@ def is_reached_by_new_loads(_alias, _day="event_date"):
     return "true"
 
 
+def kept_rows(table):
+    return f"kept.{table}"
+
+
+def pruned_before():
+    return "date '2025-01-01'"
+
+
 def event_row_hash():
     return "hash(event_id)"
 

@@ -26,6 +26,7 @@ from lcm_ml.cli import (
     monitor,
     paths,
     profile,
+    prune,
     publish,
     recommend,
     report,
@@ -95,6 +96,7 @@ app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(backup.upgrade)
 app.command()(forget.forget)
+app.command()(prune.prune)
 app.command("export-user")(export_user.export_user)
 app.command()(doctor.doctor)
 

@@ -20,7 +20,7 @@ def run(
     schema: SchemaOption = "lcm",
     as_json: JsonOption = False,
 ) -> None:
-    """Build the tables, fit when there is no champion or it is stale, score, know the users, monitor, publish.
+    """Build the tables, fit when there is no champion or it is stale, score, know the users, monitor, prune, publish.
 
     The var insights says what it finds out about users besides the scores; what has seen this data is not run again.
     Critical alerts are shown, and no failure: the exit code 3 is that of `lcm-ml monitor`. It reads what was loaded;
@@ -53,14 +53,19 @@ def run_all(
     from lcm_ml.cli.fit import run_fit
     from lcm_ml.cli.insights import run_insights
     from lcm_ml.cli.monitor import run_monitor
+    from lcm_ml.cli.prune import run_retention
     from lcm_ml.cli.score import run_score
+    from lcm_ml.privacy.retention import limits
     from lcm_ml.registry.staleness import why_stale
     from lcm_ml.warehouse.build import build
     from lcm_ml.warehouse.connection import connect
+    from lcm_ml.warehouse.state import settings
 
     built = build(lambda what, share: advance(f"build {what}", BUILT * share), notify, full_refresh=full_refresh)
     run_refresh(lambda *_: None)
     with connect(read_only=True, notify=notify) as con:
+        # A setting that cannot be meant is told before an hour of work.
+        limits(settings(con))
         reason = "asked for" if refit else why_stale(con)
     fitted = None
     if reason:
@@ -72,6 +77,7 @@ def run_all(
     insights = run_insights(lambda what, share: advance(what, SCORED + (KNOWN - SCORED) * share), again=refit)
     advance("monitor", KNOWN)
     watched = run_monitor(None, lambda *_: None)
+    pruned = run_retention(lambda what, _: advance(what, KNOWN))
     published = run_publish(
         lambda what, share: advance(f"publish {what}", KNOWN + (1 - KNOWN) * share), to=to, schema=schema
     )
@@ -82,6 +88,7 @@ def run_all(
         "scored": scored,
         "insights": insights,
         "watched": watched,
+        "pruned": pruned,
         "published": published,
     }
 
@@ -100,6 +107,9 @@ def _show(result: dict[str, Any]) -> None:
     out.print(f"scored     {scored['users']:,} users as of {scored['as_of_date']}")
     _show_insights(result["insights"])
     show_alerts([alert for alert in result["watched"]["alerts"] if alert["severity"] != "info"])
+    if result["pruned"] and result["pruned"]["rows"]:
+        rows = ", ".join(f"{n:,} of {name}" for name, n in result["pruned"]["rows"].items())
+        out.print(f"pruned     {rows}")
     show_published(result["published"])
 
 

@@ -57,13 +57,14 @@ def _show_rows(rows: list[dict[str, Any]]) -> None:
         return
     totals = {
         kind: sum(row["row_count"] for row in rows if row["kind"] == kind)
-        for kind in ("rows_in", "kept", "duplicate", "quarantined", "suppressed")
+        for kind in ("rows_in", "kept", "duplicate", "quarantined", "suppressed", "pruned")
     }
     line(
         "rows",
         f"{totals['rows_in']:,} in = {totals['kept']:,} kept"
         f" + {totals['duplicate']:,} duplicates + {totals['quarantined']:,} quarantined"
-        + (f" + {totals['suppressed']:,} of forgotten users" if totals["suppressed"] else ""),
+        + (f" + {totals['suppressed']:,} of forgotten users" if totals["suppressed"] else "")
+        + (f" + {totals['pruned']:,} pruned" if totals["pruned"] else ""),
     )
     for row in rows:
         if row["kind"] in ("duplicate", "quarantined", "noted"):

@@ -3,10 +3,23 @@
 import os
 import shutil
 
+import duckdb
+
 from lcm_ml import project
 from lcm_ml.errors import LcmError
-from lcm_ml.warehouse.connection import Notify, connect
+from lcm_ml.warehouse.connection import Notify, connect, rows
 from lcm_ml.warehouse.sql import literal, quoted
+
+WORTHWHILE = 0.2
+"""Share of free room in the file from which on a rewrite pays; DuckDB fills less by itself."""
+
+
+def free_share(con: duckdb.DuckDBPyConnection) -> float:
+    """The share of the file's blocks that hold nothing."""
+    con.execute("checkpoint")
+    name = con.execute("select current_database()").fetchall()[0][0]
+    sizes = next(row for row in rows(con, "pragma database_size") if row["database_name"] == name)
+    return float(sizes["free_blocks"] / sizes["total_blocks"]) if sizes["total_blocks"] else 0.0
 
 
 def rewrite_file(notify: Notify) -> None:

@@ -142,7 +142,7 @@ def _listed(con: duckdb.DuckDBPyConnection, hashes: Pseudonyms, ids: Sequence[st
 
 def _sources(con: duckdb.DuckDBPyConnection, users: Users) -> list[str]:
     found: set[str] = set()
-    for name, condition in users.holders(schemas=("raw",)).items():
+    for name, condition in users.loaded().items():
         held = con.execute(f"select distinct source_file from {name} where {condition}")
         found.update(row[0] for row in held.fetchall())
     return sorted(found)

@@ -8,6 +8,7 @@ import duckdb
 
 from lcm_ml.sources.pseudonyms import USER_IDS, Pseudonyms
 from lcm_ml.warehouse.connection import first_row, rows, table_exists
+from lcm_ml.warehouse.contracts import KEPT
 from lcm_ml.warehouse.sql import literal, quoted
 
 ID_COLUMNS = (*USER_IDS, "linked_user_id")
@@ -153,6 +154,11 @@ class Users:
             found["raw.rejected_rows"] = rejected
         return found
 
+    def loaded(self) -> dict[str, str]:
+        """As `holders`, of the raw tables whose rows say which file they came from."""
+        held = self.holders(schemas=("raw",))
+        return {name: condition for name, condition in held.items() if name.removeprefix("raw.") not in KEPT}
+
     def _rejected(self) -> str:
         """SQL for rejected rows of the users: by the keys that their load took for the columns of users."""
         if not table_exists(self.con, "raw", "rejected_rows"):
@@ -237,7 +243,7 @@ class Users:
         """Move the rows that go from loaded or rejected to suppressed, in the log of the loads."""
         if not table_exists(self.con, "raw", "load_files"):
             return
-        for name, condition in self.holders(schemas=("raw",)).items():
+        for name, condition in self.loaded().items():
             is_rejected = name == "raw.rejected_rows"
             table = "table_name" if is_rejected else literal(name.removeprefix("raw."))
             column = "rows_rejected" if is_rejected else "rows_loaded"

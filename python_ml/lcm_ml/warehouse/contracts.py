@@ -129,8 +129,10 @@ def descriptions() -> dict[str, Description]:
 
 
 LOAD_LOG = ("loads", "load_files", "rejected_rows")
+KEPT = ("prunings", "kept_days", "kept_orders", "kept_order_products", "kept_sessions", "kept_refunds")
+"""What `lcm-ml prune` keeps of events that it removes."""
 
 
 def raw_inputs() -> dict[str, Table]:
-    """The raw tables that a shop's rows go to, without the log of the loads."""
-    return {name: table for name, table in tables("raw").items() if name not in LOAD_LOG}
+    """The raw tables that a shop's rows go to, without the log of the loads and what is kept of pruned events."""
+    return {name: table for name, table in tables("raw").items() if name not in (*LOAD_LOG, *KEPT)}

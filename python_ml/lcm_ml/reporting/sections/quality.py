@@ -6,7 +6,7 @@ from lcm_ml.registry.catalogue import list_versions
 from lcm_ml.reporting.section import MakeSection, Section, Table, count, number, rows_of
 
 BUILD, FIT = "dbt build", "lcm-ml fit"
-KINDS = ("rows_in", "kept", "duplicate", "quarantined", "suppressed")
+KINDS = ("rows_in", "kept", "duplicate", "quarantined", "suppressed", "pruned")
 
 
 def data_quality(con: duckdb.DuckDBPyConnection) -> Section:
@@ -24,10 +24,11 @@ def data_quality(con: duckdb.DuckDBPyConnection) -> Section:
     found = rows.to_dicts()
     totals = {kind: sum(row["row_count"] for row in found if row["kind"] == kind) for kind in KINDS}
     adds_up = totals["rows_in"] == sum(totals[kind] for kind in KINDS[1:])
-    of_forgotten = f" + {totals['suppressed']:,} of forgotten users" if totals["suppressed"] else ""
+    gone = f" + {totals['suppressed']:,} of forgotten users" if totals["suppressed"] else ""
+    gone += f" + {totals['pruned']:,} pruned" if totals["pruned"] else ""
     statement = (
         f"{totals['rows_in']:,} rows in {'=' if adds_up else 'are not'} {totals['kept']:,} kept + "
-        f"{totals['duplicate']:,} duplicates + {totals['quarantined']:,} quarantined{of_forgotten}."
+        f"{totals['duplicate']:,} duplicates + {totals['quarantined']:,} quarantined{gone}."
     )
     table = Table(
         "Rows by load, kind and rule",
