@@ -66,7 +66,7 @@ def run_retention(advance: Advance) -> dict[str, Any] | None:
     with connect(read_only=True, notify=notify) as con:
         if not retention.limits(settings(con)).any:
             return None
-        plan = retention.survey(con)
+        plan = retention.survey(con, asked=False)
     advance("prune", 0.0)
     return retention.prune(plan, notify, always_compact=False)
 

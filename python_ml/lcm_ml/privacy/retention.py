@@ -192,8 +192,12 @@ def limits(settings: Mapping[str, Any]) -> Limits:
     return Limits(settings["event_retention_days"], settings["score_retention_days"])
 
 
-def survey(con: duckdb.DuckDBPyConnection) -> Plan:
+def survey(con: duckdb.DuckDBPyConnection, *, asked: bool = True) -> Plan:
     """What a pruning would do now. Nothing is changed.
+
+    Args:
+        con: a connection.
+        asked: somebody asks for it; else events that are not lcm's to change are left, and no error.
 
     Raises:
         LcmError: when a setting is too small, the marts cannot be read, or the events are not lcm's to change.
@@ -201,6 +205,8 @@ def survey(con: duckdb.DuckDBPyConnection) -> Plan:
     build = state.require_built(con)
     settings = state.settings(con)
     wanted = limits(settings)
+    if not asked and build["source_mode"] != "raw":
+        wanted = Limits(None, wanted.scores)
     found = first_row(con, "select as_of_date from marts.as_of_dates where is_scoring_date")
     if found is None:
         raise LcmError("there is no scoring date: nothing was loaded", "lcm-ml load files --help")
@@ -509,4 +515,9 @@ def elsewhere() -> list[dict[str, str]]:
         folder = project.beside_warehouse(name)
         if folder.is_dir() and any(folder.iterdir()):
             found.append({"what": f"{what} in {folder}", "next": command})
+    path = project.warehouse_path()
+    found += [
+        {"what": f"the warehouse before a restore, {earlier}", "next": "remove it by hand"}
+        for earlier in sorted(path.parent.glob(f"{path.stem}.before-restore-*.duckdb"))
+    ]
     return found
