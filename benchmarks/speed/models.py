@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import shutil
 import time
 from datetime import UTC, datetime
@@ -152,7 +151,7 @@ def _fit(path: Path, day: Any, step: str) -> dict[str, float]:
     from lcm_ml.frames.frame import scoring_frame
     from lcm_ml.warehouse.connection import connect as open_warehouse
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = _peak()
     with open_warehouse(read_only=True) as con:
         frame = scoring_frame(con, day)
     encoding, _ = learn_encoding(frame.data, frame.features)
@@ -171,8 +170,14 @@ def _fit(path: Path, day: Any, step: str) -> dict[str, float]:
             "seed": 0,
         }
         taken = seconds(lambda: xgb.train(parameters, xgb.QuantileDMatrix(x, y), TREES))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    peak = _peak() - before
     return {"seconds": taken, "peak": peak, "matrix": float(np.prod(x.shape) * 4), "rows": rows}
+
+
+def _peak() -> int:
+    """The most bytes that this process has held. Not ru_maxrss, which begins with what the parent held."""
+    (line,) = [line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if "VmHWM" in line]
+    return int(line.split()[1]) * 1024
 
 
 def _in_a_process(work: Any, *arguments: Any) -> Any:
