@@ -145,6 +145,21 @@ identical as (
 ),
 {%- endif %}
 
+{%- if is_incremental() %}
+    -- Found by the few new ids: a join with all rows that are held would hash them all.
+    earlier as (
+        select held.event_id
+        from {{ this }} as held
+        where
+            held.rule is null
+            and held.event_id in (
+                select judged.event_id
+                from judged
+                where judged.broken_rule is null
+            )
+    ),
+{%- endif %}
+
 deduplicated as (
     select
         judged.*,
@@ -168,8 +183,7 @@ deduplicated as (
                 and judged.source_row = identical.source_row
     {%- endif %}
     {% if is_incremental() -%}
-        left join {{ this }} as earlier
-            on judged.event_id = earlier.event_id and earlier.rule is null
+        left join earlier on judged.event_id = earlier.event_id
     {%- endif %}
 )
 
