@@ -60,7 +60,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     ).with_columns(linked_user_id=pl.lit(None, pl.String), linked_date=pl.lit(None, pl.Date))
     known = {
-        "churn_horizon_days": STEP, "as_of_count": 13, "active_window_days": 84, "non_model_features": [],
+        "churn_horizon_days": STEP, "as_of_count": 13, "max_training_rows": None, "active_window_days": 84,
+        "non_model_features": [],
         "extra_feature_models": [], "candidate_features": OWN,
     }  # fmt: skip
     with duckdb.connect(str(path)) as con:

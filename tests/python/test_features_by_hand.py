@@ -103,7 +103,7 @@ def warehouse(events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
             )
         con.execute("insert into raw.loads (load_id, loaded_at) values ('one', timestamp '2026-01-01')")
         con.execute(
-            "insert into raw.load_files values ('one', 'events', 'events.parquet', 'x', ?, ?, 0, 0)",
+            "insert into raw.load_files values ('one', 'events', 'events.parquet', 'x', ?, ?, 0, 0, 0)",
             [len(rows), len(rows)],
         )
     build(path, *WITHOUT_TESTS, variables={"data_end_date": "2025-11-24"})

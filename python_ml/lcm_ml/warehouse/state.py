@@ -61,22 +61,14 @@ def require_built(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             f"the dbt build of {build['started_at']:%Y-%m-%d %H:%M} UTC failed in {build['failed_nodes']}",
             "see logs/dbt.log, mend it, then " + BUILD,
         )
-    stale = con.execute(
+    behind = con.execute(
         """
-        select distinct mart.model_name
-        from meta.processed_loads as events
-        cross join (values ('user_features'), ('lapsed_user_features')) as mart (model_name)
-        where events.model_name = 'int_events'
-          and not exists (
-              select 1 from meta.processed_loads as held
-              where held.load_id = events.load_id
-                -- What `lcm-ml watch` has taken up leaves the other marts as they were at the last build.
-                and held.model_name in (mart.model_name, 'current_user_lifecycle')
-          )
-        order by 1
+        select load_id from meta.processed_loads where model_name = 'int_events'
+        except
+        -- What `lcm-ml watch` has taken up leaves the other marts as they were at the last build.
+        select load_id from meta.processed_loads where model_name in ('user_features', 'current_user_lifecycle')
         """
     ).fetchall()
-    if stale:
-        names = ", ".join(name for (name,) in stale)
-        raise LcmError(f"marts older than the events they are made of: {names}", BUILD)
+    if behind:
+        raise LcmError("marts.user_features is older than the events that it is made of", BUILD)
     return build
