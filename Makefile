@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export DBT_PROFILES_DIR := $(CURDIR)
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help setup demo sample test test-slow lint format chaos chaos-long bench bench-large bench-check docs lock clean
+.PHONY: help setup demo sample test test-slow test-long lint format chaos chaos-long bench bench-large bench-check docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -50,7 +50,10 @@ test: $(VENV)/dev.done ## Run the tests: dbt build on the sample, then pytest
 	@$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/dev.done ## Run the tests that take several builds, servers or killed processes, after `make test`
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m "slow and not long"
+
+test-long: $(VENV)/dev.done ## Run the slow tests that take minutes each: before a release
+	@$(PYTEST) -m long
 
 lint: $(VENV)/dev.done ## Check Python (ruff, mypy) and SQL (sqlfluff)
 	@$(BIN)/ruff check .

@@ -133,6 +133,7 @@ def test_nothing_is_computed_anew_and_a_full_refresh_gives_the_same(whole: Path,
     assert not dbt(path, "test", "--select", "rows_add_up", variables=SETTINGS).success
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", KEPT)
 def test_each_kept_table_is_needed(whole: Path, copies: tuple[Path, Path], table: str) -> None:
     _, path = copies
@@ -142,6 +143,7 @@ def test_each_kept_table_is_needed(whole: Path, copies: tuple[Path, Path], table
     assert mart(path, "user_features").equals(mart(whole, "user_features")) == (table == "kept_days")
 
 
+@pytest.mark.long
 def test_what_comes_later_counts_as_if_nothing_was_pruned(
     copies: tuple[Path, Path], shop: Path, tmp_path: Path
 ) -> None:
@@ -180,6 +182,7 @@ def test_what_comes_later_counts_as_if_nothing_was_pruned(
     assert_same_marts(whole, path)
 
 
+@pytest.mark.long
 def test_a_file_that_is_loaded_again_counts_nothing_twice(
     whole: Path, copies: tuple[Path, Path], shop: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_file_that_is_loaded_again_counts_nothing_twice(
     assert dbt(path, "test", "--select", "rows_add_up", variables=SETTINGS).success
 
 
+@pytest.mark.long
 def test_forgotten_users_leave_the_kept_tables_too(copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, path = copies
     user = query(path, "select user_id from raw.kept_orders group by 1 order by count(*) desc, 1 limit 1").item()
@@ -240,6 +244,7 @@ def tables_of(path: Path) -> dict[str, int]:
         return dict(con.execute(union).fetchall())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["_check_sums", "_delete_events", "_prune_scores"])
 def test_a_stopped_pruning_leaves_the_warehouse_as_it_was(
     copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, step: str
@@ -262,6 +267,7 @@ def test_a_stopped_pruning_leaves_the_warehouse_as_it_was(
     assert tables_of(path) == tables_of(done) != before
 
 
+@pytest.mark.long
 def test_a_pruning_stopped_before_the_file_is_written_anew_is_done(
     copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +341,7 @@ def test_scores_leave_their_totals(copies: tuple[Path, Path]) -> None:
     assert totals["churned_users"].sum() > 0
 
 
+@pytest.mark.long
 def test_the_newest_served_scores_stay_however_old(copies: tuple[Path, Path]) -> None:
     path, _ = copies
     with warehouse_at(path), connect() as con:
@@ -361,6 +368,7 @@ def setting(path: Path, name: str, value: str) -> None:
     change(path, f"insert into meta.settings values ('{name}', '{value}')")
 
 
+@pytest.mark.long
 def test_what_it_refuses(copies: tuple[Path, Path], cli: Callable[..., Result], sample: Path, tmp_path: Path) -> None:
     path, done = copies
     assert "nobody can be asked" in refused(path, cli, "--json")
@@ -384,6 +392,7 @@ def test_what_it_refuses(copies: tuple[Path, Path], cli: Callable[..., Result], 
     assert "sample" in refused(sample, cli)
 
 
+@pytest.mark.long
 def test_a_load_that_replaces_begins_anew(copies: tuple[Path, Path], shop: Path) -> None:
     _, path = copies
     lcm(path, "load", "files", "--events", str(shop / "events.parquet"))

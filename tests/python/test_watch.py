@@ -374,6 +374,7 @@ def test_new_events_reach_scores_reasons_and_stages_and_nobody_else_is_touched(s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_the_watch_computed_is_what_a_full_rebuild_computes_and_a_full_scoring_takes_over(shop: Path) -> None:
     inbox = shop.parent / "inbox"
     inbox.mkdir()
@@ -401,6 +402,7 @@ def test_what_the_watch_computed_is_what_a_full_rebuild_computes_and_a_full_scor
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_comes_twice(shop: Path) -> None:
     inbox = shop.parent / "inbox"
     inbox.mkdir()
@@ -431,6 +433,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_comes_twice(shop: Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_when_told_to_and_other_jobs_get_their_turn(shop: Path, number: signal.Signals) -> None:
     inbox = shop.parent / "inbox"
