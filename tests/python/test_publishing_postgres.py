@@ -100,6 +100,7 @@ def test_texts_and_figures_arrive_as_they_are(url: str, schema: str, snapshots: 
         {
             "text": ["", None, "a\tb\nc\r\\d", "\\N", "\\.", "\"quoted\", and 'so'", "雪 é 🙂", "zero\0byte"],
             "value": [0.1, None, float("nan"), float("inf"), -1e308, 5e-324, 1 / 3, -0.0],
+            "snapshot_id": ["of the one before"] * 8,
         }
     )
     odd.write_parquet(snapshot / "odd.parquet")
@@ -112,6 +113,7 @@ def test_texts_and_figures_arrive_as_they_are(url: str, schema: str, snapshots: 
     found = rows(url, f"select text, value from {schema}.odd")
     assert [row[0] for row in found] == [*odd["text"].to_list()[:-1], "zerobyte"]
     assert repr([row[1] for row in found]) == repr(odd["value"].to_list())
+    assert rows(url, f"select distinct snapshot_id from {schema}.odd") == [(known["snapshot_id"],)]
 
 
 def test_types_and_descriptions(url: str, schema: str, snapshots: list[Path]) -> None:
