@@ -104,7 +104,7 @@ def keep(found: list[Measure], size: str, path: Path) -> None:
 
 def compare(found: list[Measure], size: str, summary: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """What is worse than the summary by over a quarter, in the best of its rounds: a busy moment is no regression."""
-    worse = []
+    worse = [] if summary.get(size) else [f"the summary has nothing of {size}: `--keep` writes it"]
     for one in found:
         known = summary.get(size, {}).get(one.name)
         if known is None:

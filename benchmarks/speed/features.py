@@ -12,7 +12,7 @@ from speed.measure import Measure, in_turns, seconds
 from speed.shop import Shop, connect
 
 SQL = (Path(__file__).parent / "reference_features.sql").read_text(encoding="utf-8")
-TABLES = ("int_sessions", "int_orders", "int_product_days", "int_refunds")
+TABLES = ("int_events", "int_sessions", "int_orders", "int_product_days", "int_refunds")
 WRITE = "create or replace table bench.{} as {}"
 
 
