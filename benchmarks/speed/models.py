@@ -108,8 +108,6 @@ def _multiply(con: Any, rows: int) -> Any:
 
 def _model(con: Any) -> Any:
     """A model of 300 trees, as `lcm-ml fit` makes one."""
-    import polars as pl
-
     from lcm_ml.churn.boosting import Boosting
     from lcm_ml.churn.calibration import choose_calibration
     from lcm_ml.churn.encoding import learn_encoding
@@ -126,7 +124,6 @@ def _model(con: Any) -> Any:
     x = encoding.matrix(frame.data)
     estimator.fit(x, frame.labels())
     calibration = choose_calibration(estimator.predict_proba(x), frame.labels(), 0)
-    assert isinstance(frame.data, pl.DataFrame)
     return ChurnModel(encoding, estimator, calibration, tuple(frame.dates()), 28)
 
 

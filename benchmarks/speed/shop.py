@@ -176,26 +176,37 @@ def steps_of_a_whole_run(shop: Shop, dates: int) -> Iterator[dict[str, object]]:
     shutil.rmtree(path.parent)
 
 
+PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print()
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""Runs a command from a small process: the peak of one that is started begins with what its parent held."""
+
+
 def _peak_of(command: list[str], warehouse: Path) -> int:
     """Run a command; peak resident KiB of its largest process."""
-    words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-    environment = os.environ | {"DBT_PROFILES_DIR": str(ROOT), "LCM_WAREHOUSE": str(warehouse)}
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=said, stderr=said, text=True)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-3000:]}")
-    return usage.ru_maxrss
+    return int(
+        _run(sys.executable, "-c", PEAK, str(_program(command[0])), *command[1:], warehouse=warehouse).split()[-1]
+    )
 
 
-def _run(*command: str, warehouse: Path | None = None) -> None:
+def _program(name: str) -> Path:
+    """A program of this environment; a path is one already."""
+    return Path(sys.executable).with_name(name) if "/" not in name else Path(name)
+
+
+def _run(*command: str, warehouse: Path | None = None) -> str:
+    """Run a command, which must succeed; what it printed."""
     where = {"LCM_WAREHOUSE": str(warehouse)} if warehouse else {}
     environment = os.environ | {"DBT_PROFILES_DIR": str(ROOT)} | where
-    words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+    words = [str(_program(command[0])), *command[1:]]
     done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:

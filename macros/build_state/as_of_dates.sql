@@ -22,15 +22,23 @@
         {%- endif %}
         order by spine.as_of_date
     {%- endset -%}
-    {%- set days = run_query(query).columns[0].values() | map('string') | list -%}
-    {%- if days and flags.WHICH in ['build', 'run', 'retry'] -%}
-        {%- do log(
-            'lcm: ' ~ model.name ~ ' computes ' ~ days | length ~ ' dates, ' ~ days[0] ~ ' to ' ~ days[-1], info=true
-        ) -%}
-    {%- endif -%}
-    {%- set dates = [] -%}
-    {%- for day in days -%}{%- do dates.append("date '" ~ day ~ "'") -%}{%- endfor -%}
+    {%- set dates = sql_dates(query) -%}
+    {%- if dates and flags.WHICH in ['build', 'run', 'retry'] -%}{%- do tell_dates('', dates) -%}{%- endif -%}
     {{ return(dates) }}
+{%- endmacro %}
+
+{# The dates of a query's only column, as SQL dates. #}
+{% macro sql_dates(query) -%}
+    {%- set dates = [] -%}
+    {%- for day in run_query(query).columns[0].values() -%}{%- do dates.append("date '" ~ day ~ "'") -%}{%- endfor -%}
+    {{ return(dates) }}
+{%- endmacro %}
+
+{% macro tell_dates(whom, dates) -%}
+    {%- do log(
+        'lcm: ' ~ model.name ~ ' computes ' ~ whom ~ dates | length ~ ' dates, '
+        ~ dates[0][6:-1] ~ ' to ' ~ dates[-1][6:-1], info=true
+    ) -%}
 {%- endmacro %}
 
 {% macro is_processed(hash_column) -%}
@@ -91,9 +99,7 @@
         having xor(spine.input_hash, processed.input_hash) = coalesce(bit_xor(new_days.day_hash), 0)
         order by spine.as_of_date
     {%- endset -%}
-    {%- set dates = [] -%}
-    {%- for day in run_query(query).columns[0].values() -%}{%- do dates.append("date '" ~ day ~ "'") -%}{%- endfor -%}
-    {{ return(dates) }}
+    {{ return(sql_dates(query)) }}
 {%- endmacro %}
 
 {# The users, as known on a date, that rows of the new loads before it belong to. #}
@@ -107,10 +113,7 @@
 {% macro forget_reached_users(spine) -%}
     {%- set dates = reached_as_of_dates(spine) -%}
     {%- if not dates -%}{{ return('') }}{%- endif -%}
-    {%- do log(
-        'lcm: ' ~ model.name ~ ' computes the users of new rows on ' ~ dates | length ~ ' dates, '
-        ~ dates[0][6:-1] ~ ' to ' ~ dates[-1][6:-1], info=true
-    ) -%}
+    {%- do tell_dates('the users of new rows on ', dates) -%}
     {%- for as_of in dates %}
         delete from {{ this }}
         where as_of_date = {{ as_of }} and user_id in ({{ users_reached_by_new_loads(as_of) }});

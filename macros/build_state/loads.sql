@@ -4,14 +4,6 @@
     holds, so that a killed build or `dbt run --select` never makes one believe that it has what it never saw.
 #}
 
-{% macro processed_loads(model_name) -%}
-    {%- if not execute -%}{{ return([]) }}{%- endif -%}
-    {%- set found = run_query(
-        "select load_id from meta.processed_loads where model_name = '" ~ model_name ~ "' order by load_id"
-    ) -%}
-    {{ return(found.columns[0].values() | list) }}
-{%- endmacro %}
-
 {#
     SQL of the load_ids that this model's source holds. Loads are compared in SQL, as sets: a watch adds one every few
     seconds, and a list of them would be walked once for each.
@@ -37,7 +29,12 @@
 {%- endmacro %}
 
 {% macro pending_loads() -%}
-    {{ return(load_ids(loads_at_hand() ~ (' except ' ~ loads_held() if is_incremental() else ''))) }}
+    {#- Asked for every condition, and for every date: once is enough. -#}
+    {%- if 'lcm_pending_loads' not in model -%}
+        {%- set query = loads_at_hand() ~ (' except ' ~ loads_held() if is_incremental() else '') -%}
+        {%- do model.update({'lcm_pending_loads': load_ids(query)}) -%}
+    {%- endif -%}
+    {{ return(model.lcm_pending_loads) }}
 {%- endmacro %}
 
 {% macro stale_loads() -%}

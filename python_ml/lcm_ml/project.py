@@ -1,6 +1,8 @@
 """Where things lie: the dbt project, the warehouse file, and what is kept beside it."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lcm_ml.errors import LcmError
@@ -43,6 +45,21 @@ def warehouse_path() -> Path:
             "set LCM_WAREHOUSE to another name, e.g. lcm.duckdb",
         )
     return path
+
+
+@contextmanager
+def environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment for a while; afterwards they are as they were."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def beside_warehouse(kind: str) -> Path:

@@ -82,10 +82,6 @@ def reached_as_of_dates(*_arguments):
     return []
 
 
-def processed_loads(_model):
-    return ["one"]
-
-
 def current_moment():
     return {"as_of": "date '2026-01-01'", "as_of_ts": "timestamp '2025-12-31 20:00:00'"}
 

@@ -1,12 +1,11 @@
 """`lcm-ml backup`, `restore` and `upgrade`: keep the state of the warehouse, and bring it back or along."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import JsonOption, command, confirm, emit, notify, out, progress
 from lcm_ml.errors import UsageError
 
 
@@ -54,10 +53,8 @@ def restore(
         from lcm_ml import project
         from lcm_ml.warehouse.restore import restore as put_back
 
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError("restore replaces the warehouse, and nobody is there to ask", "add --yes")
-            typer.confirm(f"Replace {project.warehouse_path()} by {path}?", abort=True, err=True)
+        question = f"Replace {project.warehouse_path()} by {path}?"
+        confirm(question, "restore replaces the warehouse, and nobody is there to ask", yes, as_json)
         with progress("restore", as_json) as advance:
             result = put_back(path, advance, notify)
         emit(result, as_json, _show_restored)

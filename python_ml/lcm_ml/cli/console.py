@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from lcm_ml import logs
-from lcm_ml.errors import LcmError
+from lcm_ml.errors import LcmError, UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
@@ -95,6 +95,27 @@ def emit(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]],
         sys.stdout.write(json.dumps(result, default=_plain, indent=2) + "\n")
     else:
         show(result)
+
+
+def confirm(question: str, refusal: str, yes: bool, as_json: bool, show: Callable[[], None] = lambda: None) -> None:
+    """Go on only when somebody says so, or said so with --yes.
+
+    Args:
+        question: put on the terminal.
+        refusal: what is told where there is nobody to ask.
+        yes: do not ask.
+        as_json: the command's output is for a program.
+        show: what is asked about, shown before the question.
+
+    Raises:
+        UsageError: when there is nobody to ask.
+    """
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(refusal, "add --yes")
+    show()
+    typer.confirm(question, abort=True, err=True)
 
 
 def with_interval(figure: dict[str, Any] | None, form: str = ".3f", value: str = "value") -> str:

@@ -1,12 +1,11 @@
 """`lcm-ml forget`: remove users everywhere, and prove it."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, err, notify, out, progress
+from lcm_ml.cli.console import JsonOption, command, confirm, emit, err, notify, out, progress
 from lcm_ml.errors import LcmError, UsageError
 
 
@@ -77,11 +76,13 @@ def run_forget(
             f"no table has {len(plan.unknown)} of {plan.asked} users, e.g. {plan.unknown[0]!r}; nothing was changed",
             "check the id (`lcm-ml pseudonym` where loads hide ids); --allow-unknown cleans files and later loads",
         )
-    if not yes:
-        if as_json or not sys.stdin.isatty():
-            raise UsageError("forgetting cannot be undone, and nobody can be asked here", "add --yes")
-        _show_plan(plan.described)
-        typer.confirm("Forget them? This cannot be undone.", abort=True, err=True)
+    confirm(
+        "Forget them? This cannot be undone.",
+        "forgetting cannot be undone, and nobody can be asked here",
+        yes,
+        as_json,
+        lambda: _show_plan(plan.described),
+    )
     with progress("forget", as_json) as advance:
         return carry_out(plan, advance, notify)
 

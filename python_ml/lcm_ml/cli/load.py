@@ -1,12 +1,15 @@
 """`lcm-ml load`: bring raw rows in, from files or from a named public data set."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
 from lcm_ml.errors import UsageError
 from lcm_ml.warehouse.failures import kept
+
+if TYPE_CHECKING:
+    from lcm_ml.sources.files import FileOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +18,18 @@ app = typer.Typer(
 )
 Paths = list[str] | None
 PATHS_HELP = "Path or quoted glob; may be repeated."
+MapOption = Annotated[
+    Paths, typer.Option("--map", help="TABLE.COLUMN=THE_FILE'S_COLUMN, e.g. events.user_id=customer_id.")
+]
+SetOption = Annotated[
+    Paths, typer.Option("--set", help="TABLE.COLUMN=VALUE for all rows, e.g. events.event_type=purchase.")
+]
+TimezoneOption = Annotated[
+    str | None, typer.Option(help="Zone of times without an offset, e.g. Europe/Berlin. Default: UTC.")
+]
+DropIdenticalOption = Annotated[
+    bool, typer.Option("--drop-identical", help="Rows of a file equal in content are duplicates.")
+]
 PseudonymiseOption = Annotated[
     bool, typer.Option("--pseudonymise", help="Keep a hash of each user id, keyed by LCM_ID_KEY, rather than the id.")
 ]
@@ -49,21 +64,13 @@ def files(
     kb_articles: Annotated[Paths, typer.Option(help=f"Knowledge-base articles. {PATHS_HELP}")] = None,
     identities: Annotated[Paths, typer.Option(help=f"Anonymous visitors that became users. {PATHS_HELP}")] = None,
     currency_rates: Annotated[Paths, typer.Option(help=f"Rates to the base currency. {PATHS_HELP}")] = None,
-    maps: Annotated[
-        Paths, typer.Option("--map", help="TABLE.COLUMN=THE_FILE'S_COLUMN, e.g. events.user_id=customer_id.")
-    ] = None,
-    constants: Annotated[
-        Paths, typer.Option("--set", help="TABLE.COLUMN=VALUE for all rows, e.g. events.event_type=purchase.")
-    ] = None,
+    maps: MapOption = None,
+    constants: SetOption = None,
     append: Annotated[
         bool, typer.Option("--append", help="Add to what is loaded, rather than take its place.")
     ] = False,
-    timezone: Annotated[
-        str | None, typer.Option(help="Zone of times without an offset, e.g. Europe/Berlin. Default: UTC.")
-    ] = None,
-    drop_identical: Annotated[
-        bool, typer.Option("--drop-identical", help="Rows of a file equal in content are duplicates.")
-    ] = False,
+    timezone: TimezoneOption = None,
+    drop_identical: DropIdenticalOption = False,
     pseudonymise: PseudonymiseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,8 +81,7 @@ def files(
     Example: `lcm-ml load files --events 'exports/*.csv.gz' --map events.user_id=customer_id --append`
     """
     with command(as_json), kept("lcm-ml load files"):
-        from lcm_ml.sources.files import FileOptions, load_files
-        from lcm_ml.sources.pseudonyms import Pseudonyms
+        from lcm_ml.sources.files import load_files
 
         given = {
             "events": events,
@@ -96,17 +102,32 @@ def files(
                 "without --append a load takes the place of everything, and this one names no events",
                 "add --events PATH, or --append",
             )
-        options = FileOptions(
-            maps=pairs(maps, "--map"),
-            constants=pairs(constants, "--set"),
-            append=append,
-            timezone=timezone,
-            drop_identical=drop_identical,
-            pseudonyms=Pseudonyms.from_environment() if pseudonymise else None,
-        )
+        options = file_options(maps, constants, timezone, drop_identical, pseudonymise, append=append)
         with progress("load", as_json) as advance:
             result = load_files(patterns, options, advance, notify)
         emit(result, as_json, _show)
+
+
+def file_options(
+    maps: Paths, constants: Paths, timezone: str | None, drop_identical: bool, pseudonymise: bool, *, append: bool
+) -> "FileOptions":
+    """How files become raw rows, from the options that `load files` and `watch` share.
+
+    Raises:
+        UsageError: for an option that cannot be meant.
+        LcmError: when there is no key for pseudonyms.
+    """
+    from lcm_ml.sources.files import FileOptions
+    from lcm_ml.sources.pseudonyms import Pseudonyms
+
+    return FileOptions(
+        maps=pairs(maps, "--map"),
+        constants=pairs(constants, "--set"),
+        append=append,
+        timezone=timezone,
+        drop_identical=drop_identical,
+        pseudonyms=Pseudonyms.from_environment() if pseudonymise else None,
+    )
 
 
 def pseudonym(

@@ -1,12 +1,10 @@
 """`lcm-ml prune`: old events and old scores go, their totals stay."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, notify, out, progress
-from lcm_ml.errors import UsageError
+from lcm_ml.cli.console import Advance, JsonOption, command, confirm, emit, notify, out, progress
 
 
 def prune(
@@ -42,11 +40,14 @@ def run_prune(dry_run: bool, yes: bool, as_json: bool) -> dict[str, Any]:
     with writer_lock("lcm-ml prune", notify):
         with connect(read_only=True, notify=notify) as con:
             plan = retention.survey(con)
-        if plan.rows and not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError("pruning cannot be undone, and nobody can be asked here", "add --yes")
-            _show_plan(plan.described)
-            typer.confirm("Prune them? This cannot be undone.", abort=True, err=True)
+        if plan.rows:
+            confirm(
+                "Prune them? This cannot be undone.",
+                "pruning cannot be undone, and nobody can be asked here",
+                yes,
+                as_json,
+                lambda: _show_plan(plan.described),
+            )
         with progress("prune", as_json) as advance:
             advance("pruning", 0.1)
             pruned = retention.prune(plan, notify)

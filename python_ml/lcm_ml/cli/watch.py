@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcm_ml.cli.console import JsonOption, command, err, notify, out
-from lcm_ml.cli.load import Paths, PseudonymiseOption, pairs
+from lcm_ml.cli.load import (
+    DropIdenticalOption,
+    MapOption,
+    PseudonymiseOption,
+    SetOption,
+    TimezoneOption,
+    file_options,
+)
 
 if TYPE_CHECKING:
     from lcm_ml.live.cycle import Cycle
@@ -33,18 +40,10 @@ def watch(
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove loaded files, rather than keep them in done/.")
     ] = False,
-    maps: Annotated[
-        Paths, typer.Option("--map", help="TABLE.COLUMN=THE_FILE'S_COLUMN, e.g. events.user_id=customer_id.")
-    ] = None,
-    constants: Annotated[
-        Paths, typer.Option("--set", help="TABLE.COLUMN=VALUE for all rows, e.g. events.event_type=purchase.")
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="Zone of times without an offset, e.g. Europe/Berlin. Default: UTC.")
-    ] = None,
-    drop_identical: Annotated[
-        bool, typer.Option("--drop-identical", help="Rows of a file equal in content are duplicates.")
-    ] = False,
+    maps: MapOption = None,
+    constants: SetOption = None,
+    timezone: TimezoneOption = None,
+    drop_identical: DropIdenticalOption = False,
     pseudonymise: PseudonymiseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,23 +57,12 @@ def watch(
     """
     with command(as_json):
         from lcm_ml.live.inbox import Inbox
-        from lcm_ml.sources.files import FileOptions
-        from lcm_ml.sources.pseudonyms import Pseudonyms
 
-        options = FileOptions(
-            maps=pairs(maps, "--map"),
-            constants=pairs(constants, "--set"),
-            append=True,
-            timezone=timezone,
-            drop_identical=drop_identical,
-            pseudonyms=Pseudonyms.from_environment() if pseudonymise else None,
-        )
+        options = file_options(maps, constants, timezone, drop_identical, pseudonymise, append=True)
         period = seconds_of(every)
         box = Inbox(inbox, delete)
         with box.held(), stopping() as stop, status_line(as_json) as tell:
-            went_well = run_watch(box, options, period, stop, tell, once=once)
-    if not went_well:
-        raise typer.Exit(1)
+            run_watch(box, options, period, stop, tell, once=once)
 
 
 def seconds_of(text: str) -> float:
@@ -107,7 +95,6 @@ class Told:
     as_of_ts: datetime | None = None
     error: str = ""
     errors_in_a_row: int = 0
-    messages: list[str] = field(default_factory=list)
 
     def add(self, cycle: "Cycle") -> None:
         """Count a cycle in."""
@@ -146,11 +133,8 @@ class Told:
 Tell = Callable[[Told, Any], None]
 
 
-def run_watch(box: Any, options: Any, period: float, stop: threading.Event, tell: Tell, *, once: bool) -> bool:
+def run_watch(box: Any, options: Any, period: float, stop: threading.Event, tell: Tell, *, once: bool) -> None:
     """Run cycles until told to stop; with `once` until nothing is left to do.
-
-    Returns:
-        Whether the last cycle went well.
 
     Raises:
         LcmError: when there is nothing to go on from, see `why_not_ready`; with `once`, what a cycle raised.
@@ -192,7 +176,6 @@ def run_watch(box: Any, options: Any, period: float, stop: threading.Event, tell
                 break
             continue
         stop.wait(max(0.0, period - (time.monotonic() - began)))
-    return True
 
 
 def _get_ready(stop: threading.Event) -> None:
@@ -236,7 +219,7 @@ def status_line(as_json: bool) -> Iterator[Tell]:
     from lcm_ml.errors import LcmError
 
     shows_live = err.is_terminal and not as_json
-    with Live(Text(""), console=err, transient=True, auto_refresh=False) if shows_live else _nothing() as live:
+    with Live(Text(""), console=err, transient=True, auto_refresh=False) if shows_live else nullcontext() as live:
 
         def tell(told: Told, what: Any) -> None:
             if live is not None:
@@ -255,11 +238,6 @@ def status_line(as_json: bool) -> Iterator[Tell]:
                 out.print(_line_of(what))
 
         yield tell
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 def _line_of(cycle: "Cycle") -> str:

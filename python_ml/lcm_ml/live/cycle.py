@@ -9,7 +9,7 @@ moment is finished by the next one.
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ from lcm_ml.publishing.catalogue import current_manifest, publishing_lock
 from lcm_ml.registry.runs import Run, utc_now
 from lcm_ml.sources.files import FileOptions, load_each
 from lcm_ml.warehouse import state, writer
-from lcm_ml.warehouse.connection import connect, first_row, rows, table_exists, transaction, writer_lock
+from lcm_ml.warehouse.connection import LOCK_TIMEOUT, connect, first_row, rows, table_exists, transaction, writer_lock
 from lcm_ml.warehouse.contracts import tables
 from lcm_ml.warehouse.partial_build import PartialBuild
 
@@ -290,15 +290,7 @@ def _pending_tables(con: duckdb.DuckDBPyConnection) -> set[str] | None:
     return {name for (name,) in found if name} if found else None
 
 
-@contextmanager
-def _impatient() -> Iterator[None]:
+def _impatient() -> AbstractContextManager[None]:
     """Wait for locks no longer than a cycle is worth."""
-    before = os.environ.get("LCM_LOCK_TIMEOUT")
-    os.environ["LCM_LOCK_TIMEOUT"] = str(min(float(before or LOCK_SECONDS), LOCK_SECONDS))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LCM_LOCK_TIMEOUT"]
-        else:
-            os.environ["LCM_LOCK_TIMEOUT"] = before
+    usual = float(os.environ.get(LOCK_TIMEOUT) or LOCK_SECONDS)
+    return project.environment({LOCK_TIMEOUT: str(min(usual, LOCK_SECONDS))})

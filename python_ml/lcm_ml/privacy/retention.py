@@ -25,7 +25,6 @@ SUMMED = {"kept_orders": "order_date", "kept_sessions": "session_date", "kept_re
 """Kept tables that take over the rows of an int model as they are, and the day of these rows."""
 
 BY_LOAD = ("stg_events_checked", "int_events", "int_orders", "int_product_days", "int_refunds", "int_sessions")
-SCORES = ("churn_scores", "churn_score_reasons", "churn_hints")
 DAY = "cast(timezone($zone, timezone('UTC', {})) as date)"
 
 # An event without a time goes when an event of the moment it was loaded would.
@@ -109,8 +108,9 @@ group by gone.as_of_date, gone.horizon_days, gone.model_name, gone.model_version
 order by gone.as_of_date, gone.model_version, gone.churn_decile
 """
 
-# The tests of versions that still stand for something are read by `lcm-ml threshold` and `runs compare`.
-OLD_PREDICTIONS = """
+OLD_SCORES = dict.fromkeys(("churn_scores", "churn_score_reasons", "churn_hints"), "as_of_date < $cut") | {
+    # The tests of versions that still stand for something are read by `lcm-ml threshold` and `runs compare`.
+    "evaluation_predictions": """
 as_of_date < $cut
 and not coalesce(model_version in (
     select unnest([model_version, evaluated_version])
@@ -118,6 +118,8 @@ and not coalesce(model_version in (
     where status in ('champion', 'challenger')
 ), false)
 """
+}
+"""Tables of ml whose old rows go, and which rows these are."""
 
 
 @dataclass(frozen=True)
@@ -287,15 +289,11 @@ def _scores_before(con: duckdb.DuckDBPyConnection, cut: date) -> date:
 
 def _old_scores(con: duckdb.DuckDBPyConnection, cut: date) -> dict[str, int]:
     found = {}
-    for name, condition in (*((name, "as_of_date < $cut") for name in SCORES), _predictions()):
+    for name, condition in OLD_SCORES.items():
         if table_exists(con, "ml", name):
             counted = con.execute(f"select count(*) from ml.{name} where {condition}", {"cut": cut}).fetchall()
             found[f"ml.{name}"] = int(counted[0][0])
     return found
-
-
-def _predictions() -> tuple[str, str]:
-    return "evaluation_predictions", OLD_PREDICTIONS
 
 
 def prune(plan: Plan, notify: Notify, *, always_compact: bool = True) -> dict[str, Any]:
@@ -478,7 +476,7 @@ def _delete_events(con: duckdb.DuckDBPyConnection, cut: date, zone: str) -> dict
 
 def _prune_scores(con: duckdb.DuckDBPyConnection, plan: Plan, cut: date, run: Run) -> pl.DataFrame:
     totals = read(con, TOTALS, {"cut": cut, "scoring_date": plan.scoring_date})
-    for name, condition in (*((name, "as_of_date < $cut") for name in SCORES), _predictions()):
+    for name, condition in OLD_SCORES.items():
         con.execute(f"delete from ml.{name} where {condition}", {"cut": cut})
     return totals.with_columns(run_id=pl.lit(run.run_id))
 

@@ -2,7 +2,8 @@
 
 import glob
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,25 +143,14 @@ def load_files(
         LcmError: naming the file, its column and the next step; the warehouse is as it was then.
     """
     files = [(table, path) for table, given in patterns.items() for path in expand(given)]
-    # Who a visitor is must be known before its events come.
-    files.sort(key=lambda file: file[0] != "identities")
-    described = {"files": [str(path) for _, path in files], **options.described}
     # A file that cannot be opened is told before anything is locked or dropped.
     sources = {path: _open(path) for _, path in files}
     skipped: list[str] = []
-    with raw_load("files", described, append=options.append, memory_notify=notify) as load:
-        refuse_mixture(load.con, options.pseudonyms)
-        if options.pseudonyms:
-            options.pseudonyms.prepare(load.con)
-        for done, (table_name, path) in enumerate(files):
-            advance(path.name, done / len(files))
-            with path.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            if load.already_loaded(table_name, digest):
+    with _load_of(files, options, notify, append=options.append) as (load, ordered):
+        for done, (table, path) in enumerate(ordered):
+            advance(path.name, done / len(ordered))
+            if not _load_unless_known(load, table, sources[path], options):
                 skipped.append(str(path))
-                continue
-            check_compressed(path)
-            load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
         return result_of(load, skipped)
 
 
@@ -206,22 +196,12 @@ class _RefusedError(Exception):
 def _load_all(
     files: list[tuple[str, Path]], sources: dict[Path, Source], options: FileOptions, notify: Notify
 ) -> dict[str, Any]:
-    ordered = sorted(files, key=lambda file: file[0] != "identities")
-    described = {"files": [str(path) for _, path in ordered], **options.described}
     skipped: list[str] = []
-    with raw_load("files", described, append=True, memory_notify=notify) as load:
-        refuse_mixture(load.con, options.pseudonyms)
-        if options.pseudonyms:
-            options.pseudonyms.prepare(load.con)
-        for table_name, path in ordered:
+    with _load_of(files, options, notify, append=True) as (load, ordered):
+        for table, path in ordered:
             try:
-                with path.open("rb") as content:
-                    digest = hashlib.file_digest(content, "sha256").hexdigest()
-                if load.already_loaded(table_name, digest):
+                if not _load_unless_known(load, table, sources[path], options):
                     skipped.append(str(path))
-                    continue
-                check_compressed(path)
-                load.record(_load_file(load, raw_inputs()[table_name], sources[path], digest, options))
             except LcmError as error:
                 raise _RefusedError(path, error) from error
             except OSError as error:
@@ -230,6 +210,31 @@ def _load_all(
                 reason = LcmError(f"{path} cannot be read: {error.strerror}", "check its permissions")
                 raise _RefusedError(path, reason) from error
         return result_of(load, skipped)
+
+
+@contextmanager
+def _load_of(
+    files: list[tuple[str, Path]], options: FileOptions, notify: Notify, *, append: bool
+) -> Iterator[tuple[RawLoad, list[tuple[str, Path]]]]:
+    """An open load for files, and the order to load them in: who a visitor is must be known before its events come."""
+    ordered = sorted(files, key=lambda file: file[0] != "identities")
+    described = {"files": [str(path) for _, path in ordered], **options.described}
+    with raw_load("files", described, append=append, memory_notify=notify) as load:
+        refuse_mixture(load.con, options.pseudonyms)
+        if options.pseudonyms:
+            options.pseudonyms.prepare(load.con)
+        yield load, ordered
+
+
+def _load_unless_known(load: RawLoad, table: str, source: Source, options: FileOptions) -> bool:
+    """Load a file, unless raw holds one of the same bytes: whether it was loaded."""
+    with source.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if load.already_loaded(table, digest):
+        return False
+    check_compressed(source.path)
+    load.record(_load_file(load, raw_inputs()[table], source, digest, options))
+    return True
 
 
 def _open(path: Path) -> Source:

@@ -20,6 +20,7 @@ from lcm_ml.warehouse import failures
 WAREHOUSE_VERSION = 2
 """Layout of the tables; macros/build_state/build_log.sql says the same, migrations.py leads here from older ones."""
 POLL_SECONDS = 0.2
+LOCK_TIMEOUT = "LCM_LOCK_TIMEOUT"
 LOCK_HELD = "LCM_WRITER_LOCK_HELD"
 """Set for a dbt that lcm-ml starts, which waited for the warehouse already."""
 
@@ -31,7 +32,7 @@ Notify = Callable[[str], None]
 
 def lock_timeout() -> float:
     """Seconds to wait for another process: LCM_LOCK_TIMEOUT, default 60."""
-    text = os.environ.get("LCM_LOCK_TIMEOUT", "60")
+    text = os.environ.get(LOCK_TIMEOUT, "60")
     try:
         return float(text)
     except ValueError:

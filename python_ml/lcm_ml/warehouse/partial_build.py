@@ -1,8 +1,7 @@
 """Run a few of dbt's models within this process, again and again: dbt is imported and parses once."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +68,7 @@ class PartialBuild:
             raise LcmError(f"dbt run failed:\n{told}", "mend it, or `dbt build`")
         return [text.removeprefix("lcm: ") for _, text in self._messages if text.startswith("lcm: ")]
 
-    @contextmanager
-    def _environment(self) -> Iterator[None]:
-        wanted = {LOCK_HELD: "1", COMMAND: self._command, "LCM_WAREHOUSE": str(project.warehouse_path())}
-        before: dict[str, Any] = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+    def _environment(self) -> AbstractContextManager[None]:
+        return project.environment(
+            {LOCK_HELD: "1", COMMAND: self._command, "LCM_WAREHOUSE": str(project.warehouse_path())}
+        )
