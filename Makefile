@@ -69,12 +69,12 @@ format: $(VENV)/dev.done ## Format Python and SQL
 # What is promised of readers, crashes and bad input, on shops of their own. docs/reliability.md has the figures.
 chaos: $(VENV)/dev.done ## Readers during rebuilds, kills, mutated files: about 10 minutes
 	@$(BIN)/python benchmarks/chaos/readers.py --cycles 4
-	@$(BIN)/python benchmarks/chaos/kills.py --kills 5
+	@$(BIN)/python benchmarks/chaos/kills.py --kills 24
 	@$(BIN)/python benchmarks/chaos/fuzz.py --files 100
 
 chaos-long: $(VENV)/dev.done ## The same for hours: 20 cycles, 200 kills, 2,000 files
 	@$(BIN)/python benchmarks/chaos/readers.py --cycles 20
-	@$(BIN)/python benchmarks/chaos/kills.py --kills 200
+	@$(BIN)/python benchmarks/chaos/kills.py --kills 204
 	@$(BIN)/python benchmarks/chaos/fuzz.py --files 2000
 
 # Ratios against named references, side by side in one run. docs/performance.md has the figures.

@@ -1,8 +1,9 @@
 """Kill a stage at a random moment, again and again: the next run succeeds by itself, and nothing was lost or doubled.
 
-Two shops get the same late events, cycle by cycle. In one of them a stage of each cycle (load, build, fit, score,
-publish, in turn) is killed at a random moment and then run again, without any manual step. In the end the tables of
-both are equal, row by row, but for ids and times of runs. After each kill the published snapshot must be whole.
+Two shops get the same events, cycle by cycle. In one of them every stage of a cycle (load, build, fit, score, publish,
+watch) is killed at a random moment of its time and then run again, without any manual step. After each kill the
+published snapshots must be whole, and a reader that queries all the while must see one snapshot in each query. In the
+end the tables of both shops are equal, row by row, but for ids and times of runs.
 
     .venv/bin/python benchmarks/chaos/kills.py [--kills 20] [--seed 0]
 """
@@ -10,19 +11,24 @@ both are equal, row by row, but for ids and times of runs. After each kill the p
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from readers import read
 from shop import Shop
 
-STAGES = ("load", "build", "fit", "score", "publish")
+STAGES = ("load", "build", "fit", "score", "publish", "watch")
 # What names a run, a load, a file or a moment differs between two shops that hold the same: `options` of a load has its
 # files, `original` the whole row as it was quarantined, whose values stand in columns of their own.
 OWN = (
@@ -30,20 +36,42 @@ OWN = (
     *("scored_at", "model_version", "created_at", "built_at", "input_hash"),
 )
 COMPARED = ("raw", "staging", "intermediate", "marts")
-SCORES = "select * from ml.churn_scores where is_served"
+SCORES = {
+    "ml.churn_scores": "select * from ml.churn_scores where is_served",
+    "ml.current_churn_scores": "select * from ml.current_churn_scores",
+    "ml.current_churn_reasons": "select * from ml.current_churn_reasons",
+}
 
 
-def killed(shop: Shop, stage: str, seconds: float, chance: random.Random) -> float:
-    """Start a stage, kill its whole group before it usually ends, and run it again."""
+def killed(shop: Shop, stage: str, seconds: float, chance: random.Random) -> tuple[float, bool]:
+    """Start a stage and kill its whole group; when, and whether it was still at work."""
     process = shop.start(*shop.command(stage))
-    moment = chance.uniform(0, seconds)
+    moment = chance.uniform(0, 0.95 * seconds)
     time.sleep(moment)
+    at_work = process.poll() is None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    shop.run("lcm-ml", "snapshots", "verify")
-    shop.call(stage)
-    return moment
+    return moment, at_work
+
+
+def undisturbed(shop: Shop, cycle: int) -> None:
+    """All stages of a cycle."""
+    for stage in STAGES:
+        shop.give(stage, cycle)
+        shop.call(stage)
+
+
+def disturbed(shop: Shop, cycle: int, usual: dict[str, float], chance: random.Random) -> Iterator[dict[str, Any]]:
+    """All stages of a cycle, each killed once; `usual` has their seconds, and gets the new ones."""
+    for stage in STAGES:
+        shop.give(stage, cycle)
+        moment, at_work = killed(shop, stage, usual.get(stage, 3.0), chance)
+        shop.run("lcm-ml", "snapshots", "verify")
+        began = time.monotonic()
+        shop.call(stage)
+        usual[stage] = time.monotonic() - began
+        yield {"stage": stage, "after": round(moment, 2), "at_work": at_work}
 
 
 def tables(warehouse: Path) -> dict[str, Any]:
@@ -54,7 +82,7 @@ def tables(warehouse: Path) -> dict[str, Any]:
             "where list_contains(?, schema_name) order by 1",
             [list(COMPARED)],
         ).fetchall()
-        queries = {name: f"select * from {name}" for (name,) in names} | {"ml.churn_scores": SCORES}
+        queries = {name: f"select * from {name}" for (name,) in names} | SCORES
         found = {}
         for name, query in queries.items():
             columns = [row[0] for row in con.execute(f"describe {query}").fetchall() if row[0] not in OWN]
@@ -68,38 +96,56 @@ def tables(warehouse: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="rounded up to whole cycles of six stages")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    cycles = -(-options.kills // len(STAGES))
     chance = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="lcm-kills-") as name:
-        shops = []
-        for which in ("calm", "killed"):
-            folder = Path(name) / which
-            folder.mkdir()
-            shops.append(Shop(folder))
-            shops[-1].make()
+    kills: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="lcm-kills-") as name, ThreadPoolExecutor() as beside:
+        shops = [Shop(Path(name) / which) for which in ("calm", "killed")]
+        usual: dict[str, float] = {}
+        list(beside.map(Shop.make, shops))
         calm, hit = shops
-        moments = []
-        for kill in range(options.kills):
-            target = STAGES[kill % len(STAGES)]
-            for shop in shops:
-                shop.late_events(kill)
-            for stage in STAGES:
-                if stage == "fit" and target != "fit":
-                    continue
-                began = time.monotonic()
-                calm.call(stage)
-                if stage == target:
-                    moments.append((stage, round(killed(hit, stage, time.monotonic() - began, chance), 2)))
-                else:
-                    hit.call(stage)
-            print(f"kill {kill + 1} of {options.kills}: {moments[-1][0]} after {moments[-1][1]} s", file=sys.stderr)
+        stop, found = multiprocessing.Event(), multiprocessing.Queue()
+        views = str(hit.published / "lcm_published.duckdb")
+        reader = multiprocessing.Process(target=read, args=(views, True, stop, found))
+        reader.start()
+        for cycle in range(cycles):
+            left_alone = beside.submit(undisturbed, calm, cycle)
+            for kill in disturbed(hit, cycle, usual, chance):
+                kills.append(kill)
+                print(
+                    f"kill {len(kills)} of {cycles * len(STAGES)}: {kill['stage']} after {kill['after']} s",
+                    file=sys.stderr,
+                )
+            left_alone.result()
+        stop.set()
+        seen = found.get()
+        reader.join()
         left, right = tables(calm.warehouse), tables(hit.warehouse)
     different = [table for table in left if left[table] != right.get(table)]
-    print(json.dumps({"kills": moments, "tables": len(left), "different": different}, indent=2))
-    if different:
+    result = {
+        "kills": {stage: _told([kill for kill in kills if kill["stage"] == stage]) for stage in STAGES},
+        "tables": len(left),
+        "rows": sum(rows for rows, *_ in left.values()),
+        "different": different,
+        "queries_meanwhile": seen["queries"],
+        "errors_of_the_reader": seen["errors"][:3],
+        "torn": sum(snapshots != 1 or named != one for _, named, one, snapshots, _ in seen["seen"]),
+    }
+    print(json.dumps(result, indent=2))
+    if different or result["errors_of_the_reader"] or result["torn"]:
         sys.exit(1)
+
+
+def _told(kills: list[dict[str, Any]]) -> dict[str, Any]:
+    moments = [kill["after"] for kill in kills]
+    return {
+        "killed": len(kills),
+        "at_work": sum(kill["at_work"] for kill in kills),
+        "after_seconds": [min(moments), round(statistics.median(moments), 2), max(moments)],
+    }
 
 
 if __name__ == "__main__":

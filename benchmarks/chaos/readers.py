@@ -113,7 +113,7 @@ def job_cycles(shop: Shop, cycles: int) -> Iterator[int]:
 
 def watch_cycles(shop: Shop, cycles: int) -> Iterator[int]:
     """A watch that finds a file every time it looks."""
-    inbox = shop.folder / "inbox"
+    inbox = shop.inbox
     process = shop.start("lcm-ml", "watch", "--inbox", str(inbox), "--every", "500ms", "--json")
     assert process.stdout is not None
     while not (inbox / "done").is_dir() and process.poll() is None:

@@ -12,7 +12,7 @@ TABLES = ("events", "users", "products", "campaigns", "campaign_touches")
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "unit_test")
 LATE = """
     copy (
-        select 'cycle' || {cycle} || '-' || row_number() over () as event_id, user_id,
+        select 'cycle' || '{cycle}' || '-' || row_number() over () as event_id, user_id,
             (select max(event_time) from staging.stg_events) as event_time, 'view' as event_type
         from (select distinct user_id from staging.stg_events order by user_id limit 100)
     ) to '{path}' (format parquet)
@@ -24,9 +24,11 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.warehouse = folder / "lcm.duckdb"
         self.published = folder / "lcm.published"
         self.late = folder / "late.parquet"
+        self.inbox = folder / "inbox"
 
     def make(self, users: int = 400, days: int = 250) -> None:
         """Simulate, load, build, fit, score and publish."""
@@ -38,19 +40,29 @@ class Shop:
         for stage in ("build", "fit", "score", "publish"):
             self.call(stage)
 
-    def late_events(self, cycle: int) -> None:
+    def late_events(self, cycle: int | str) -> None:
         """A file of a hundred more events, for the next load."""
         with duckdb.connect(str(self.warehouse), read_only=True) as con:
             con.execute(LATE.format(cycle=cycle, path=self.late))
 
+    def give(self, stage: str, cycle: int) -> None:
+        """What a stage takes in: a load its file, a watch one in its inbox."""
+        if stage == "load":
+            self.late_events(cycle)
+        elif stage == "watch":
+            self.late_events(f"watch{cycle}")
+            self.inbox.mkdir(exist_ok=True)
+            self.late.replace(self.inbox / f"events-{cycle}.parquet")
+
     def command(self, stage: str) -> list[str]:
-        """The command of a stage: load, build, fit, score or publish."""
+        """The command of a stage: load, build, fit, score, publish or watch."""
         return {
             "load": ["lcm-ml", "load", "files", "--append", "--events", str(self.late)],
             "build": ["dbt", "build", "-q", *WITHOUT_TESTS, "--target-path", str(self.folder / "target")],
             "fit": ["lcm-ml", "fit"],
             "score": ["lcm-ml", "score"],
             "publish": ["lcm-ml", "publish"],
+            "watch": ["lcm-ml", "watch", "--inbox", str(self.inbox), "--once"],
         }[stage]
 
     def start(self, *command: str) -> "subprocess.Popen[str]":

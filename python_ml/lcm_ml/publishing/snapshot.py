@@ -220,11 +220,11 @@ def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, sn
     path.chmod(0o600)
     columns = [column[0] for column in con.execute(f"select * from {source} limit 0").description or []]
     described = contracts.descriptions()[name]
-    often = {"schema_file": views.schema_file(folder, name)} if name in LIVE else {}
-    return often | {
+    return {
         "rows": row[0] if row else 0,
         "sha256": manifest.digest(path),
         "written_in": snapshot_id,
+        "schema_file": views.schema_file(con, folder, name),
         "columns": [*columns, "snapshot_id"],
         "description": described.text,
         "descriptions": described.columns | {"snapshot_id": SNAPSHOT_ID},

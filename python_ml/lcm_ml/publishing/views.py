@@ -103,10 +103,9 @@ def write_stamps(snapshot: Path, snapshot_id: str, relations: dict[str, Any]) ->
     replace_private(snapshot / STAMPS, text)
 
 
-def schema_file(snapshot: Path, name: str) -> str:
-    """Where the columns of a relation that changes often are, below the published folder: named by what they are."""
-    with duckdb.connect() as con:
-        described = con.execute(f"describe from read_parquet({literal(str(snapshot / f'{name}.parquet'))})").fetchall()
+def schema_file(con: duckdb.DuckDBPyConnection, snapshot: Path, name: str) -> str:
+    """Where the columns of a relation are, below the published folder: named by what they are."""
+    described = con.execute(f"describe from read_parquet({literal(str(snapshot / f'{name}.parquet'))})").fetchall()
     told = ",".join(f"{column} {data_type}" for column, data_type, *_ in described)
     return f"{SCHEMAS}/{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.parquet"
 
