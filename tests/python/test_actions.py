@@ -3,6 +3,7 @@
 import random
 import re
 from datetime import date, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from lifecycle import ROOT
 
 from lcm_ml.decisions.actions.deciding import Known, decide
-from lcm_ml.decisions.actions.lists import channel_lists, spreadsheet_safe
+from lcm_ml.decisions.actions.lists import channel_lists, formula_warnings, spreadsheet_safe, write_file
 from lcm_ml.decisions.actions.rules import Rule, check_examples, read_rules, without_example
 from lcm_ml.decisions.actions.sending import to_send
 from lcm_ml.decisions.uplift.naming import SEGMENTS
@@ -417,3 +418,19 @@ def test_a_spreadsheet_finds_no_formula_in_a_list():
     assert safe["user_id"].to_list() == [*(f"'{text}" for text in hostile[:6]), "plain", "a=b", None]
     assert safe["title"].to_list() == safe["user_id"].to_list()[::-1]
     assert safe["share"].to_list() == frame["share"].to_list()
+
+
+def test_a_list_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path):
+    frame = pl.DataFrame({"user_id": ["=1+1", "u1"]})
+    for name in ("list.csv", "list.parquet"):
+        write_file(frame, tmp_path / "new" / name)
+    assert pl.read_csv(tmp_path / "new" / "list.csv")["user_id"].to_list() == ["'=1+1", "u1"]
+    assert pl.read_parquet(tmp_path / "new" / "list.parquet").equals(frame)
+    (warned,) = formula_warnings([frame, frame.drop("user_id")])
+    assert warned.startswith("1 ids begin like a formula")
+    assert formula_warnings([frame.tail(1)]) == []
+    taken = tmp_path / "taken.csv"
+    taken.mkdir()
+    with pytest.raises(LcmError, match=r"taken\.csv"):
+        write_file(frame, taken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "taken.csv"]

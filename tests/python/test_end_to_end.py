@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import stat
@@ -292,6 +293,51 @@ def test_a_tampered_model_is_refused(copy: Path) -> None:
     assert result.exit_code == 1
     assert champion in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_model_in_the_place_of_another_is_refused(copy: Path) -> None:
+    champion = query(copy, "select artefact from ml.model_versions where status = 'champion'").item()
+    folder = copy.parent / "lcm.artefacts" / champion
+    other = next(each for each in folder.parent.iterdir() if each != folder)
+    swap = folder.with_name("swap")
+    folder.rename(swap)
+    other.rename(folder)
+    swap.rename(other)
+    result = call(copy, "score")
+    assert result.exit_code == 1
+    assert f"{champion}/manifest.json was changed" in result.output.replace("\n", "")
+
+
+class Bomb:
+    """Makes a file when somebody unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_in_the_place_of_a_model_runs_nothing(copy: Path) -> None:
+    """Not even where every hash was made to fit, the warehouse's own as well."""
+    champion = query(copy, "select artefact from ml.model_versions where status = 'champion'").item()
+    folder = copy.parent / "lcm.artefacts" / champion
+    manifest = json.loads((folder / "manifest.json").read_text())
+    trap = copy.parent / "sprung"
+    for name in manifest["files"]:
+        if not name.endswith(".json"):
+            (folder / name).write_bytes(pickle.dumps(Bomb(trap)))
+            manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    told = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    change(copy, f"update ml.model_versions set artefact_hash = '{told}' where artefact = '{champion}'")
+    result = call(copy, "score")
+    assert result.exit_code == 1
+    assert champion in result.output.replace("\n", "")
+    assert "Traceback" not in result.output
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Bomb(trap)))
+    assert trap.exists(), "the trap itself works"
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def send(
         "load_id": loads[0] if loads else None,
         "recorded": _recorded(is_dry, sent.height, state["mode"], folder),
         "note": None if sent.height else f"nobody is to be contacted as of {day}",
-        "warnings": _warnings(files),
+        "warnings": lists.formula_warnings(files.values()),
     }
 
 
@@ -262,16 +262,3 @@ def _already_sent(sent: "pl.DataFrame", folder: Path) -> dict[str, Any]:
         "recorded": "before",
         "note": told,
     }
-
-
-def _warnings(files: "dict[str, pl.DataFrame]") -> list[str]:
-    from lcm_ml.decisions.actions.lists import RISKY
-
-    ids = [frame["user_id"] for frame in files.values() if "user_id" in frame.columns]
-    changed = sum(int(each.str.contains(RISKY).sum()) for each in ids)
-    if not changed:
-        return []
-    return [
-        f"{changed:,} ids begin like a formula: in the CSV files they have a ' before them, the Parquet files have "
-        "them as they are"
-    ]

@@ -169,6 +169,7 @@ def run_assign(experiment_id: str, as_of: datetime | None, out_file: Path | None
     """
     import polars as pl
 
+    from lcm_ml.decisions.actions.lists import formula_warnings, write_file
     from lcm_ml.decisions.experiments.assignment import assign, within_slot
     from lcm_ml.decisions.experiments.design import started
     from lcm_ml.decisions.experiments.verdicts import sample_ratio
@@ -234,8 +235,9 @@ def run_assign(experiment_id: str, as_of: datetime | None, out_file: Path | None
         export = everybody[0].select(
             pl.lit(experiment_id).alias("experiment_id"), "user_id", "arm", "stratum", "assigned_on"
         )
-        out_file.parent.mkdir(parents=True, exist_ok=True)
-        export.write_csv(out_file) if out_file.suffix == ".csv" else export.write_parquet(out_file)
+        write_file(export, out_file)
+        if out_file.suffix == ".csv" and (warned := formula_warnings([export])):
+            told["note"] = "; ".join([*([told["note"]] if told["note"] else []), *warned])
     return told
 
 

@@ -24,6 +24,7 @@ from lcm_ml.errors import LcmError
 FORMAT = 2
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
+AGAIN = "train again with `lcm-ml fit`, or score with another --model-version"
 PACKAGES = ("numpy", "polars", "scikit-learn", "skops", "xgboost-cpu", "xgboost", "duckdb")
 
 
@@ -86,7 +87,12 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
     """
     manifest = read_manifest(artefact, artefact_hash)
     folder = project.beside_warehouse("artefacts") / artefact
-    estimator = estimator_class(manifest["kind"]).load(folder, manifest["seed"], manifest["settings"])
+    try:
+        estimator = estimator_class(manifest["kind"]).load(folder, manifest["seed"], manifest["settings"])
+    except LcmError:
+        raise
+    except Exception as error:  # What a library says of bytes that it did not write can be anything.
+        raise LcmError(f"{folder} holds no {manifest['kind']} model ({type(error).__name__})", AGAIN) from error
     model = ChurnModel(
         encoding=Encoding.from_dict(manifest["columns"]),
         estimator=estimator,
@@ -100,27 +106,26 @@ def load(artefact: str, artefact_hash: str) -> tuple[ChurnModel, dict[str, Any]]
 
 def read_manifest(artefact: str, artefact_hash: str) -> dict[str, Any]:
     """The manifest alone, after checking every hash; arguments and errors are those of load."""
-    again = "train again with `lcm-ml fit`, or score with another --model-version"
     if not re.fullmatch(r"[\w][\w.-]*", artefact):
-        raise LcmError(f"{artefact!r} is no name of an artefact", again)
+        raise LcmError(f"{artefact!r} is no name of an artefact", AGAIN)
     folder = project.beside_warehouse("artefacts") / artefact
     if not (folder / MANIFEST).is_file():
-        raise LcmError(f"the artefact {folder} is missing", again)
+        raise LcmError(f"the artefact {folder} is missing", AGAIN)
     content = (folder / MANIFEST).read_bytes()
     if _sha256(content) != artefact_hash:
-        raise LcmError(f"{folder / MANIFEST} was changed after it was saved", again)
+        raise LcmError(f"{folder / MANIFEST} was changed after it was saved", AGAIN)
     manifest: dict[str, Any] = json.loads(content)
     if manifest["format"] == 1:
         # Before one could bring an estimator of one's own, a model's name was its kind.
         manifest |= {"format": FORMAT, "kind": manifest["model_name"]}
     if manifest["format"] != FORMAT or manifest["kind"] not in (*ESTIMATORS, CUSTOM):
-        raise LcmError(f"{folder} was saved by another version of lcm-ml ({manifest['code_version']})", again)
+        raise LcmError(f"{folder} was saved by another version of lcm-ml ({manifest['code_version']})", AGAIN)
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise LcmError(f"{path} is missing", again)
+            raise LcmError(f"{path} is missing", AGAIN)
         if _sha256(path.read_bytes()) != expected:
-            raise LcmError(f"{path} was changed after it was saved", again)
+            raise LcmError(f"{path} was changed after it was saved", AGAIN)
     return manifest
 
 

@@ -1,7 +1,7 @@
-"""Lists to send, one per channel, as CSV and Parquet; a folder of them appears whole or not at all."""
+"""Lists of users for other tools, as CSV and Parquet; a file or a folder of them appears whole or not at all."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
@@ -45,6 +45,37 @@ def spreadsheet_safe(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(
         pl.when(text.str.contains(RISKY)).then(pl.format("'{}", text)).otherwise(text).name.keep() for text in texts
     )
+
+
+def formula_warnings(frames: Iterable[pl.DataFrame]) -> list[str]:
+    """What to tell of ids that differ between the two kinds of file, for `spreadsheet_safe` changed them."""
+    ids = [frame["user_id"] for frame in frames if "user_id" in frame.columns]
+    changed = sum(int(each.str.contains(RISKY).sum()) for each in ids)
+    if not changed:
+        return []
+    return [
+        f"{changed:,} ids begin like a formula: in CSV files they have a ' before them, Parquet has them as they are"
+    ]
+
+
+def write_file(frame: pl.DataFrame, path: Path) -> None:
+    """Write one list as its suffix says, .csv or .parquet; it takes the place of a file that is there.
+
+    Raises:
+        LcmError: when it cannot be written; the file that was there stays.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch(mode=0o600)
+        if path.suffix == ".csv":
+            spreadsheet_safe(frame).write_csv(unfinished)
+        else:
+            frame.write_parquet(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise from_system(error) from error
 
 
 def write(frames: dict[str, pl.DataFrame], folder: Path, run_id: str, place: Callable[[], None]) -> list[Path]:
