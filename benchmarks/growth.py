@@ -1,57 +1,204 @@
-"""How time and memory of load, build and score grow with events, with users and with as_of_dates; JSON and a chart.
+"""How time and memory of `lcm-ml load` and `lcm-ml run` grow with events, with users and with as_of_dates.
 
-    .venv/bin/python benchmarks/growth.py --sizes 1m,3m,10m
+    .venv/bin/python benchmarks/growth.py --sizes 1m,3m,10m [--chart]
 
-Each step is a process of its own (its seconds and its peak resident memory), with LCM_MEMORY_LIMIT (6GB unless set).
+The shops are those of `make bench`. `run` is the whole of it (build, fit, score, insights, monitor, publish), with
+LCM_MEMORY_LIMIT (6GB unless set). The smallest size runs again with half the dates, and with the same events of half
+as many users. Memory is the resident one of the largest process at a time, looked at every 0.2 s. JSON goes to
+benchmarks/results/, with --chart a picture to docs/images/growth.svg, of all results there.
 """
 
 import argparse
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from speed.shop import ROOT, SIZES, Shop, steps_of_a_whole_run
+from speed.shop import EVENTS_PER_USER, ROOT, SIZES, Shop, environment, program
 
 RESULTS = Path(__file__).parent / "results"
 CHART = ROOT / "docs" / "images" / "growth.svg"
+SHOWN = {"load", "build", "fit", "score", "segment", "value", "recommend", "publish"}
+PROJECT = ("models", "macros", "seeds", "tests", "dbt_project.yml", "profiles.yml")
+HALF_THE_DATES = {"min_history_days": 56 + 6 * 28}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1m,3m,10m")
     parser.add_argument("--folder", type=Path, default=ROOT / "data" / "bench")
-    parser.add_argument("--chart", action="store_true", help="Write docs/images/growth.svg.")
+    parser.add_argument("--only-events", action="store_true", help="Nothing with half the dates or users.")
+    parser.add_argument("--chart", action="store_true", help="Draw docs/images/growth.svg.")
     asked = parser.parse_args()
     os.environ.setdefault("LCM_MEMORY_LIMIT", "6GB")
-    rows: list[dict[str, object]] = []
-    for size in asked.sizes.split(","):
+    for size in filter(None, asked.sizes.split(",")):
         folder = (asked.folder / size).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         shop = Shop(folder, SIZES[size])
-        for dates in (12, 6) if size == asked.sizes.split(",")[0] else (12,):
-            for step in steps_of_a_whole_run(shop, dates):
-                rows.append({"size": size, "events": SIZES[size], "dates": dates, **step})
-                print(json.dumps(rows[-1]), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"growth-{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
-    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        kept({"size": size, "events": SIZES[size], "of": "events", "steps": list(steps(shop, ROOT))})
+    if not asked.only_events:
+        size = asked.sizes.split(",")[0]
+        folder = (asked.folder / f"{size}-half-the-users").absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        few = Shop(folder, SIZES[size], 2 * EVENTS_PER_USER)
+        kept({"size": size, "events": SIZES[size], "of": "half the users", "steps": list(steps(few, ROOT))})
+        shop = Shop((asked.folder / size).absolute(), SIZES[size])
+        with project_with(HALF_THE_DATES) as project:
+            kept({"size": size, "events": SIZES[size], "of": "half the dates", "steps": list(steps(shop, project))})
     if asked.chart:
-        draw(rows, CHART)
+        draw([json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("growth-*.json"))], CHART)
 
 
-def draw(rows: list[dict[str, object]], path: Path) -> None:
-    """Seconds and GiB against events, both on logarithmic axes."""
+def kept(result: dict[str, Any]) -> None:
+    """Print a result and write it down."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"growth-{result['size']}-{result['of'].replace(' ', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
+    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps(result), flush=True)
+
+
+@contextmanager
+def project_with(settings: dict[str, int]) -> Iterator[Path]:
+    """A copy of the dbt project with other vars."""
+    with tempfile.TemporaryDirectory() as name:
+        for part in PROJECT:
+            source, target = ROOT / part, Path(name) / part
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        told = Path(name) / "dbt_project.yml"
+        text = told.read_text(encoding="utf-8")
+        for var, value in settings.items():
+            text, found = re.subn(rf"(?m)^  {var}: \d+", f"  {var}: {value}", text)
+            assert found == 1, var
+        told.write_text(text, encoding="utf-8")
+        yield Path(name)
+
+
+def steps(shop: Shop, project: Path) -> Iterator[dict[str, Any]]:
+    """Load and run from nothing.
+
+    Yields:
+        step, seconds, gib; `run` is the sum of its parts.
+    """
+    path = Path(tempfile.mkdtemp(prefix="whole-", dir=shop.folder)) / "lcm.duckdb"
+    try:
+        seconds, _, memory = measured(["load", "files", *shop.files_of("history", first=True)], path, project)
+        yield {"step": "load", "seconds": round(seconds, 1), "gib": memory.most()}
+        seconds, told, memory = measured(["run", "--json"], path, project)
+        result = json.loads(told[told.index("{") :])
+        failed = result["insights"]["failed"]
+        start = memory.began + seconds - sum(result["seconds"].values())
+        for step, taken in result["seconds"].items():
+            yield {"step": step, "seconds": taken, "gib": memory.most(start, start + taken)}
+            start += taken
+        yield {
+            "step": "run",
+            "seconds": round(seconds, 1),
+            "gib": memory.most(),
+            "failed": failed,
+        }
+        yield {"step": "warehouse", "gib": round(path.stat().st_size / 2**30, 2), "users": result["scored"]["users"]}
+    finally:
+        shutil.rmtree(path.parent)
+
+
+def measured(words: list[str], warehouse: Path, project: Path) -> tuple[float, str, "Memory"]:
+    """Run lcm-ml; seconds, what it printed, and its memory."""
+    began = time.monotonic()
+    # A file: what is printed may be more than a pipe holds.
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(
+            [str(program("lcm-ml")), *words],
+            env=environment(warehouse) | {"LCM_PROJECT_DIR": str(project), "DBT_PROFILES_DIR": str(project)},
+            cwd=project,
+            stdout=out,
+            stderr=sys.stderr,
+        )
+        memory = Memory(process.pid)
+        memory.start()
+        code = process.wait()
+        seconds = time.monotonic() - began
+        out.seek(0)
+        told = out.read()
+    # 1: an insight failed, which the result tells.
+    if code and not (code == 1 and words[0] == "run" and "{" in told):
+        raise SystemExit(f"lcm-ml {' '.join(words)} ended with {code}")
+    return seconds, told, memory
+
+
+class Memory(threading.Thread):
+    """The resident memory of the largest process of a family, over time."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.began = pid, time.monotonic()
+        self.seen: list[tuple[float, float]] = []
+
+    def run(self) -> None:
+        while sizes := family(self.pid):
+            self.seen.append((time.monotonic(), max(sizes.values())))
+            time.sleep(0.2)
+
+    def most(self, start: float = 0.0, end: float = float("inf")) -> float:
+        """GiB between two moments."""
+        return round(max((size for moment, size in self.seen if start <= moment <= end), default=0.0) / 2**30, 2)
+
+
+def family(pid: int) -> dict[int, int]:
+    """Resident bytes of a process and all that it started, from /proc; nothing once it has ended."""
+    parents, sizes = {}, {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            # After the name, which may hold anything: state, parent; resident pages are the 24th field.
+            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(folder.name)], sizes[int(folder.name)] = (
+                int(fields[1]),
+                int(fields[21]) * os.sysconf("SC_PAGESIZE"),
+            )
+
+    def belongs(one: int) -> bool:
+        while one in parents and one != pid:
+            one = parents[one]
+        return one == pid
+
+    return {one: size for one, size in sizes.items() if belongs(one)} if pid in sizes else {}
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Seconds and GiB against events, both on logarithmic axes; of each size the newest result."""
     import altair as alt
     import polars as pl
 
-    taken = pl.DataFrame(rows).filter(pl.col("dates") == 12)
+    newest = {result["events"]: result for result in results if result["of"] == "events"}
+    rows = [
+        {"events": events, **step}
+        for events, result in newest.items()
+        for step in result["steps"]
+        if step["step"] in SHOWN
+    ]
+    taken = pl.DataFrame([{name: row[name] for name in ("events", "step", "seconds", "gib")} for row in rows])
     base = alt.Chart(taken).encode(
-        x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events"), color=alt.Color("step:N", title="step")
+        x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events", axis=alt.Axis(format="~s")),
+        color=alt.Color("step:N", title="step"),
     )
-    seconds = base.mark_line(point=True).encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
-    memory = base.mark_line(point=True).encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
-    (seconds.properties(width=320, height=240) | memory.properties(width=320, height=240)).save(str(path))
+    line = base.mark_line(point=True)
+    seconds = line.encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
+    memory = line.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
+    (seconds.properties(width=340, height=260) | memory.properties(width=340, height=260)).save(str(path))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """How long new events take to reach the published snapshot, and whether any is lost: `lcm-ml watch` under load.
 
-Makes a history once (simulated, thinned to 28 events a user), builds, fits and publishes it; then writes files of
-new sessions, one a second, of known users and new ones, after the end of the history, while `lcm-ml watch` runs. The
-latency of a file is from the rename into the inbox to the rename out of it, which comes right after the publish. In
-the end the raw rows are counted, and features, stages and scores of all touched users compared with a full rebuild.
+Takes the history of `make bench`, fits, scores and publishes it once; then writes files of new sessions, one a second,
+of known users and new ones, after the end of the history, while `lcm-ml watch` runs. The latency of a file is from the
+rename into the inbox to the rename out of it, which comes right after the publish. In the end the raw rows are counted,
+and features, stages and scores of all touched users compared with a full rebuild.
 
-    .venv/bin/python benchmarks/watch.py --history 1000000 --rate 1000 --minutes 3
+    .venv/bin/python benchmarks/watch.py --size 1m --rate 1000 --minutes 3
 """
 
 import argparse
@@ -24,15 +24,10 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+from speed.shop import ROOT, SIZES, Shop
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-EVENTS_A_USER = 28
-SIMULATED_A_USER = 66
-PART_USERS = 120_000
-"""Users simulated at once: what bounds the memory."""
 END = datetime(2026, 1, 1)
-OTHERS = ("users", "products", "campaigns", "campaign_touches", "support_tickets", "currency_rates")
 NOT_COMPARED = ("user_id", "as_of_ts", "load_id", "previous_stage", "stage_since_date", "days_in_stage")
 """What tells of the moment, and of where a user stood at the last full scoring."""
 
@@ -49,75 +44,27 @@ def run(warehouse: Path, *command: str) -> str:
     return ended.stdout
 
 
-def make_history(folder: Path, events: int) -> dict[str, Path]:
-    """Files of a shop with about this many events, simulated and thinned by whole sessions."""
-    users = events // EVENTS_A_USER
-    share = EVENTS_A_USER / SIMULATED_A_USER
-    parts = [min(PART_USERS, users - start) for start in range(0, users, PART_USERS)]
-    for place, size in enumerate(parts):
-        target = folder / f"part-{place}"
-        run(
-            folder / "none.duckdb",
-            "lcm-ml",
-            "simulate",
-            "--users",
-            str(size),
-            "--seed",
-            str(place),
-            "--out",
-            str(target),
-        )
-    found = {}
-    with duckdb.connect() as con:
-        for name in ("events", *OTHERS):
-            path = folder / f"{name}.parquet"
-            selects = []
-            for place in range(len(parts)):
-                source = folder / f"part-{place}" / f"{name}.parquet"
-                columns = [row[0] for row in con.execute(f"describe from '{source}'").fetchall()]
-                own = {"user_id", "event_id", "session_id", "order_id", "ticket_id"} & set(columns)
-                renamed = ", ".join(f"'p{place}' || {column} as {column}" for column in sorted(own))
-                replaced = f" replace ({renamed})" if renamed else ""
-                thinned = f"where hash(coalesce(session_id, event_id)) % 10000 < {round(share * 10000)}"
-                selects.append(f"select *{replaced} from '{source}' {thinned if name == 'events' else ''}")
-            # Products, campaigns and rates are the same in all parts.
-            union = " union all ".join(
-                selects if name in ("events", "users", "campaign_touches", "support_tickets") else selects[:1]
-            )
-            con.execute(f"copy ({union}) to '{path}' (format parquet)")
-            found[name] = path
-    for place in range(len(parts)):
-        shutil.rmtree(folder / f"part-{place}")
-    return found
-
-
-def make_shop(folder: Path, events: int, estimator: str) -> Path:
+def make_shop(shop: Shop, estimator: str) -> Path:
     """A warehouse with the history, built, fitted, scored and published; kept from an earlier call."""
+    folder = shop.folder / "watched"
     warehouse = folder / "lcm.duckdb"
-    if (folder / "made").exists():
+    mark = folder / "made"
+    if mark.exists() and mark.read_text(encoding="utf-8") == shop.made_of:
         return warehouse
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    took = {}
-    for step in ("simulate", "load", "build", "fit", "score", "publish"):
+    shutil.copy(shop.history, warehouse)
+    for step in ("fit", "score", "publish"):
         began = time.monotonic()
-        if step == "simulate":
-            files = make_history(folder, events)
-        elif step == "load":
-            named = [part for name, path in files.items() for part in (f"--{name.replace('_', '-')}", str(path))]
-            run(warehouse, "lcm-ml", "load", "files", *named)
-        elif step == "build":
-            run(warehouse, "dbt", "build", "-q", "--exclude-resource-type", "test", "unit_test")
-        elif step == "fit":
+        if step == "fit":
             # Few dates are enough for a model that scores as long as any other.
             with duckdb.connect(str(warehouse)) as con:
                 con.execute("update meta.settings set value = '6' where name = 'as_of_count'")
             run(warehouse, "lcm-ml", "fit", "--model", estimator, "--folds", "1", "--resamples", "50")
         else:
             run(warehouse, "lcm-ml", step)
-        took[step] = round(time.monotonic() - began, 1)
-        print(f"{step}: {took[step]} s", file=sys.stderr)
-    (folder / "made").write_text(json.dumps(took), encoding="utf-8")
+        print(f"{step}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    mark.write_text(shop.made_of, encoding="utf-8")
     return warehouse
 
 
@@ -375,24 +322,26 @@ def scores_compared(warehouse: Path, rebuilt: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--history", type=int, default=1_000_000, help="events")
+    parser.add_argument("--size", choices=SIZES, default="1m", help="events of history")
     parser.add_argument("--rate", type=int, default=1_000, help="events a second")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--every", default="5s")
     parser.add_argument("--model", default="xgboost")
-    parser.add_argument("--folder", type=Path, default=ROOT / "target" / "watch-bench")
+    parser.add_argument("--folder", type=Path, default=ROOT / "data" / "bench")
     parser.add_argument("--json", dest="as_json", action="store_true")
     parser.add_argument("--make-only", action="store_true", help="make the history, drive nothing")
     parser.add_argument("--no-compare", action="store_true")
     options = parser.parse_args()
-    made = make_shop(options.folder / f"history-{options.history}", options.history, options.model)
+    home = (options.folder / options.size).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    made = make_shop(Shop(home, SIZES[options.size]), options.model)
     if options.make_only:
         return
-    folder = options.folder / "run"
+    folder = home / "watch-run"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made.parent, folder, symlinks=True, ignore=shutil.ignore_patterns("*.parquet.tmp", "inbox"))
     warehouse = folder / made.name
-    result: dict[str, Any] = {"history": options.history} | watched(
+    result: dict[str, Any] = {"history": SIZES[options.size]} | watched(
         warehouse, folder, options.rate, options.minutes, options.every
     )
     result |= counted(warehouse, result["events"])
@@ -401,13 +350,13 @@ def main() -> None:
     shutil.rmtree(folder)
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    path = results / f"watch-{options.history}-{options.rate}.json"
+    path = results / f"watch-{options.size}-{options.rate}.json"
     path.write_text(json.dumps(result, indent=2), encoding="utf-8")
     if options.as_json:
         print(json.dumps(result, indent=2))
         return
     latency = result["latency_seconds"]
-    print(f"{options.history:,} events of history, {options.rate:,} a second for {options.minutes:g} minutes")
+    print(f"{SIZES[options.size]:,} events of history, {options.rate:,} a second for {options.minutes:g} minutes")
     print(f"latency   median {latency['median']} s, 95th percentile {latency['p95']} s, most {latency['max']} s")
     print(f"cycles    {result['cycles']}; backlog of files: {result['backlog_files']}")
     print(f"steps     {json.dumps(result['cycle_seconds'])}")

@@ -1,6 +1,5 @@
 """user_features, all columns at all as_of_dates of a year: against one plain query per date, Polars, and the floor."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,8 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
     mine, plain, floor, of_polars = in_turns(rounds, run_ours, run_plain, run_floor, run_polars)
     differing = _differing(con)
     columns = len(con.execute("describe bench.of_polars").fetchall())
-    made = json.loads((shop.folder / "built.json").read_text(encoding="utf-8"))
-    tables = [sum(made[name] for name in TABLES)] * rounds
+    built = shop.built
+    tables = [sum(built[name] for name in TABLES)] * rounds
     con.close()
     shutil.rmtree(path.parent)
     what = f"user_features, {len(dates)} as_of_dates"

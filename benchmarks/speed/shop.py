@@ -1,13 +1,12 @@
 """The shop that is measured: simulated events of a year, split into a history, one more day, and late rows."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +24,14 @@ SIZES = {
     "30m": 30_000_000,
     "100m": 100_000_000,
 }
-EVENTS_PER_USER = 63.7
-"""Of the simulator's preset `shop` in a year: most users sparse, a few heavy, in sessions."""
+EVENTS_PER_USER = 25
+"""As shops have them: most users sparse, a few heavy, in sessions."""
 
-SHARD = 10_000_000
-"""Events that are simulated at once: 4.6 GB of memory."""
+SIMULATED_PER_USER = 63.7
+"""Of the simulator's preset `shop` in a year; whole sessions are left out until EVENTS_PER_USER remain."""
+
+SHARD_USERS = 150_000
+"""Users that are simulated at once: 4.5 GB of memory."""
 
 OWN_IDS = {
     "events": ("event_id", "user_id", "session_id", "order_id"),
@@ -38,6 +40,8 @@ OWN_IDS = {
     "support_tickets": ("ticket_id", "user_id"),
     "identities": ("anonymous_id", "user_id"),
 }
+MADE = "made_of"
+BUILT_BY = ("models", "macros", "seeds", "dbt_project.yml", "python_ml/lcm_ml/sources", "python_ml/lcm_ml/warehouse")
 DAYS, LATE_DAY, LAST_DAY = 365, "2025-11-01", "2025-12-31"
 TABLES = (
     "users", "products", "campaigns", "campaign_touches", "support_tickets", "kb_articles", "identities",
@@ -56,14 +60,19 @@ class Shop:
 
     folder: Path
     events: int
+    events_per_user: int = EVENTS_PER_USER
 
     @cached_property
     def files(self) -> Path:
         """The folder of the Parquet files: the tables, and events as history, day and late."""
         folder = self.folder / "files"
-        if not (folder / "late.parquet").exists():
-            folder.mkdir(exist_ok=True)
-            shards = [self._simulate(number) for number in range(max(1, self.events // SHARD))]
+        shape = (self.events, self.events_per_user, SIMULATED_PER_USER, SHARD_USERS, DAYS, LATE_DAY, SPLIT)
+        made_of = _fingerprint(ROOT / "python_ml" / "lcm_ml" / "sources" / "simulate.py") + repr(shape)
+        if not _is_made(folder, made_of):
+            folder.mkdir()
+            users = round(self.events / self.events_per_user)
+            starts = range(0, users, SHARD_USERS)
+            shards = [self._simulate(start // SHARD_USERS, min(SHARD_USERS, users - start)) for start in starts]
             with duckdb.connect() as con:
                 con.execute("set memory_limit = '4GB'; set enable_progress_bar = false")
                 for table in TABLES:
@@ -78,22 +87,42 @@ class Shop:
                     con.execute(f"copy (select * from e where {condition}) to '{folder / name}.parquet'")
             for shard in shards:
                 shutil.rmtree(shard)
+            (folder / MADE).write_text(made_of, encoding="utf-8")
         return folder
 
-    def _simulate(self, number: int) -> Path:
+    @property
+    def made_of(self) -> str:
+        """Changes with whatever the history is made of."""
+        return (self.history.parent / MADE).read_text(encoding="utf-8")
+
+    def _simulate(self, number: int, users: int) -> Path:
         """One part of a shop that is too large to simulate at once: users of its own, the same products."""
         out = self.folder / f"shard-{number}"
-        users = str(round(min(self.events, SHARD) / EVENTS_PER_USER))
-        _run("lcm-ml", "simulate", "--users", users, "--days", str(DAYS), "--seed", str(5 + number), "--out", str(out))
+        size = ("--users", str(users), "--days", str(DAYS), "--seed", str(5 + number))
+        _run("lcm-ml", "simulate", *size, "--out", str(out))
+        shutil.rmtree(out / "truth")
+        events, whole = out / "events.parquet", out / "whole.parquet"
+        events.rename(whole)
+        kept = round(10_000 * self.events_per_user / SIMULATED_PER_USER)
+        with duckdb.connect() as con:
+            con.execute("set memory_limit = '4GB'; set enable_progress_bar = false")
+            own = f"hash(coalesce(session_id, event_id)) % 10000 < {kept}"
+            con.execute(f"copy (select * from '{whole}' where {own}) to '{events}'")
+        whole.unlink()
         return out
 
     def load(self, warehouse: Path, events: str, *, first: bool = False) -> None:
         """Load one part of the events: the first with all other tables."""
+        _run("lcm-ml", "load", "files", *self.files_of(events, first=first), warehouse=warehouse)
+
+    def files_of(self, events: str, *, first: bool = False) -> list[str]:
+        """The options of a load of one part of the events: the first with all other tables."""
         files = ["--events", str(self.files / f"{events}.parquet")]
-        if first:
-            for table in TABLES:
-                files += [f"--{table.replace('_', '-')}", str(self.files / f"{table}.parquet")]
-        _run("lcm-ml", "load", "files", *files, *([] if first else ["--append"]), warehouse=warehouse)
+        if not first:
+            return [*files, "--append"]
+        for table in TABLES:
+            files += [f"--{table.replace('_', '-')}", str(self.files / f"{table}.parquet")]
+        return files
 
     def build(self, warehouse: Path, *words: str) -> dict[str, float]:
         """`dbt run`, one model at a time: a model's seconds are then its own.
@@ -125,20 +154,48 @@ class Shop:
     @cached_property
     def history(self) -> Path:
         """The warehouse of the history, built; its models' seconds are in `built.json` beside it."""
-        path = self.folder / "history.duckdb"
-        if not (self.folder / "built.json").exists():
-            path.unlink(missing_ok=True)
+        folder = self.folder / "history"
+        path = folder / "lcm.duckdb"
+        made_of = _fingerprint(self.files / MADE, *(ROOT / name for name in BUILT_BY))
+        if not _is_made(folder, made_of):
+            folder.mkdir()
             self.load(path, "history", first=True)
             _run("dbt", "seed", "-q", "--target-path", str(self.folder / "target"), warehouse=path)
             built = self.build(path)
-            (self.folder / "built.json").write_text(json.dumps(built, indent=1), encoding="utf-8")
+            (folder / "built.json").write_text(json.dumps(built, indent=1), encoding="utf-8")
+            (folder / MADE).write_text(made_of, encoding="utf-8")
         return path
+
+    @property
+    def built(self) -> dict[str, float]:
+        """Seconds by model of the history's build."""
+        seconds: dict[str, float] = json.loads((self.history.parent / "built.json").read_text(encoding="utf-8"))
+        return seconds
 
     def copy(self, warehouse: Path) -> Path:
         """A copy that may be changed; the caller removes its folder."""
         path = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder)) / "lcm.duckdb"
         shutil.copy(warehouse, path)
         return path
+
+
+def _fingerprint(*sources: Path) -> str:
+    """A hash of files, and of all files in folders: what was made of them is made anew when it differs."""
+    files = [file for source in sources for file in (sorted(source.rglob("*")) if source.is_dir() else [source])]
+    told = hashlib.sha256()
+    for file in files:
+        if file.is_file() and "__pycache__" not in file.parts:
+            told.update(f"{file.name}\0".encode() + file.read_bytes())
+    return told.hexdigest()
+
+
+def _is_made(folder: Path, made_of: str) -> bool:
+    """Whether a folder was made of just this; if not, it is cleared away."""
+    mark = folder / MADE
+    if mark.exists() and mark.read_text(encoding="utf-8") == made_of:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 def _of_all(shards: list[Path], table: str) -> str:
@@ -150,60 +207,20 @@ def _of_all(shards: list[Path], table: str) -> str:
     return " union all ".join(own)
 
 
-def steps_of_a_whole_run(shop: Shop, dates: int) -> Iterator[dict[str, object]]:
-    """Load, build, fit, score and publish the history from nothing, each a process of its own.
-
-    Yields:
-        step, seconds, and gib: peak resident memory of the largest of its processes.
-    """
-    path = Path(tempfile.mkdtemp(prefix="whole-", dir=shop.folder)) / "lcm.duckdb"
-    files = ["--events", str(shop.files / "history.parquet")]
-    for table in TABLES:
-        files += [f"--{table.replace('_', '-')}", str(shop.files / f"{table}.parquet")]
-    target = str(path.with_name("target"))
-    until = [] if dates >= 12 else ["--vars", json.dumps({"min_history_days": 56 + 28 * (12 - dates)})]
-    steps = {
-        "load": ["lcm-ml", "load", "files", *files],
-        "build": ["dbt", "build", "--exclude-resource-type", "test", "unit_test", "--target-path", target, *until],
-        "fit": ["lcm-ml", "fit", "--model", "xgboost", "--folds", "1"],
-        "score": ["lcm-ml", "score", "--no-hints"],
-        "publish": ["lcm-ml", "publish"],
-    }
-    for step, command in steps.items():
-        start = time.perf_counter()
-        kibibytes = _peak_of(command, path)
-        yield {"step": step, "seconds": round(time.perf_counter() - start, 2), "gib": round(kibibytes / 2**20, 3)}
-    shutil.rmtree(path.parent)
-
-
-PEAK = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:]).returncode
-print()
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
-"""
-"""Runs a command from a small process: the peak of one that is started begins with what its parent held."""
-
-
-def _peak_of(command: list[str], warehouse: Path) -> int:
-    """Run a command; peak resident KiB of its largest process."""
-    return int(
-        _run(sys.executable, "-c", PEAK, str(_program(command[0])), *command[1:], warehouse=warehouse).split()[-1]
-    )
-
-
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     """A program of this environment; a path is one already."""
     return Path(sys.executable).with_name(name) if "/" not in name else Path(name)
 
 
+def environment(warehouse: Path | None) -> dict[str, str]:
+    """What the commands need to know."""
+    return os.environ | {"DBT_PROFILES_DIR": str(ROOT)} | ({"LCM_WAREHOUSE": str(warehouse)} if warehouse else {})
+
+
 def _run(*command: str, warehouse: Path | None = None) -> str:
     """Run a command, which must succeed; what it printed."""
-    where = {"LCM_WAREHOUSE": str(warehouse)} if warehouse else {}
-    environment = os.environ | {"DBT_PROFILES_DIR": str(ROOT)} | where
-    words = [str(_program(command[0])), *command[1:]]
-    done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = [str(program(command[0])), *command[1:]]
+    done = subprocess.run(words, env=environment(warehouse), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -154,6 +155,24 @@ def _fail(error: LcmError, as_json: bool) -> None:
         if error.run_id:
             err.print(f"  run:  {error.run_id}")
     raise typer.Exit(error.exit_code)
+
+
+class Laps:
+    """How long the steps of a command took.
+
+    Attributes:
+        seconds: of each step that ended, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def end(self, step: str) -> None:
+        """A step is over, which began when the one before it ended."""
+        now = time.monotonic()
+        self.seconds[step] = round(now - self._began, 2)
+        self._began = now
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from lcm_ml.cli.console import Advance, notify
+from lcm_ml.cli.console import Advance, Laps, notify
 from lcm_ml.errors import LcmError
 
 # What a run of each is called in ml.model_runs, and its function, imported when it runs.
@@ -29,11 +29,12 @@ RUNNERS = {
 EVERY_TIME = ("budget", "act", "strategy")
 
 
-def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
+def run_insights(advance: Advance, laps: Laps, *, again: bool) -> dict[str, Any]:
     """Run each command that is due. One that fails keeps the others from nothing.
 
     Args:
         advance: told how far it is.
+        laps: takes the seconds of each.
         again: run also those that have seen this data.
 
     Returns:
@@ -62,4 +63,5 @@ def run_insights(advance: Advance, *, again: bool) -> dict[str, Any]:
             done[name] = run(None, lambda *_: None)
         except LcmError as error:
             failed[name] = error.message
+        laps.end(name)
     return {"done": done, "current": current, "failed": failed}

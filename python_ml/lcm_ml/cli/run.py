@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, JsonOption, command, emit, err, notify, out, progress
+from lcm_ml.cli.console import Advance, JsonOption, Laps, command, emit, err, notify, out, progress
 from lcm_ml.cli.monitor import show_alerts
 from lcm_ml.cli.publish import SchemaOption, ToOption, run_publish, show_published
 
@@ -61,8 +61,10 @@ def run_all(
     from lcm_ml.warehouse.connection import connect
     from lcm_ml.warehouse.state import settings
 
+    laps = Laps()
     built = build(lambda what, share: advance(f"build {what}", BUILT * share), notify, full_refresh=full_refresh)
     run_refresh(lambda *_: None)
+    laps.end("build")
     with connect(read_only=True, notify=notify) as con:
         # A setting that cannot be meant is told before an hour of work.
         limits(settings(con))
@@ -72,16 +74,22 @@ def run_all(
         fitted = run_fit(
             FitOptions(seed=seed), lambda what, share: advance(f"fit {what}", BUILT + (FITTED - BUILT) * share)
         )
+        laps.end("fit")
     advance("score", FITTED)
     scored = run_score(None, None, lambda *_: None)
-    insights = run_insights(lambda what, share: advance(what, SCORED + (KNOWN - SCORED) * share), again=refit)
+    laps.end("score")
+    insights = run_insights(lambda what, share: advance(what, SCORED + (KNOWN - SCORED) * share), laps, again=refit)
     advance("monitor", KNOWN)
     watched = run_monitor(None, lambda *_: None)
+    laps.end("monitor")
     pruned = run_retention(lambda what, _: advance(what, KNOWN))
+    laps.end("prune")
     published = run_publish(
         lambda what, share: advance(f"publish {what}", KNOWN + (1 - KNOWN) * share), to=to, schema=schema
     )
+    laps.end("publish")
     return {
+        "seconds": laps.seconds,
         "built": built,
         "fit_because": reason,
         "fitted": fitted,
