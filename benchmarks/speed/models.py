@@ -76,10 +76,9 @@ def measure_scoring(shop: Shop, rounds: int) -> list[Measure]:
 def measure_fitting(shop: Shop, rounds: int) -> list[Measure]:
     path = shop.copy(shop.history)
     con = connect(path)
-    day = _multiply(con, FITTED.get(shop.events, shop.events // 5))
+    _multiply_labelled(con, FITTED.get(shop.events, shop.events // 5))
     con.close()
-    os.environ["LCM_WAREHOUSE"] = str(path)
-    rounds_of = [_in_a_process(_fit, path, day, step) for _ in range(rounds) for step in ("ours", "bare")]
+    rounds_of = [_in_a_process(_fit, path, step) for _ in range(rounds) for step in ("ours", "bare")]
     ours, bare = rounds_of[::2], rounds_of[1::2]
     shutil.rmtree(path.parent)
     rows, size = ours[0]["rows"], ours[0]["matrix"]
@@ -104,6 +103,17 @@ def _multiply(con: Any, rows: int) -> Any:
         [day],
     )
     return day
+
+
+def _multiply_labelled(con: Any, rows: int) -> None:
+    """Enough users with labels, as copies with other ids, and no limit to the rows of a training."""
+    have = con.execute("select count(*) from marts.user_churn_labels").fetchone()[0]
+    for table in ("user_features", "user_churn_labels"):
+        con.execute(
+            f"insert into marts.{table} select t.* replace (t.user_id || '-' || r.i as user_id) "
+            f"from marts.{table} as t, range(1, {max(1, round(rows / have))}) as r (i)"
+        )
+    con.execute("update meta.settings set value = 'null' where name = 'max_training_rows'")
 
 
 def _model(con: Any) -> Any:
@@ -138,22 +148,21 @@ def _matrix(features: Any) -> Any:
     return matrix
 
 
-def _fit(path: Path, day: Any, step: str) -> dict[str, float]:
+def _fit(path: Path, step: str) -> dict[str, float]:
     os.environ["LCM_WAREHOUSE"] = str(path)
     import numpy as np
     import xgboost as xgb
 
     from lcm_ml.churn.boosting import BOOSTING, Boosting
     from lcm_ml.churn.encoding import learn_encoding
-    from lcm_ml.frames.frame import scoring_frame
+    from lcm_ml.frames.frame import training_frame
     from lcm_ml.warehouse.connection import connect as open_warehouse
 
     before = _peak()
     with open_warehouse(read_only=True) as con:
-        frame = scoring_frame(con, day)
+        frame = training_frame(con)
     encoding, _ = learn_encoding(frame.data, frame.features)
-    x = encoding.matrix(frame.data)
-    y = (frame.data.get_column("days_since_last_purchase") > 20).cast(float).to_numpy()
+    x, y = encoding.matrix(frame.data), frame.labels()
     rows = frame.data.height
     del frame
     if step == "ours":

@@ -131,18 +131,28 @@ def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
         [min(dates), horizon],
     )
     share = _users_share(rows[0] if rows else 0, settings["max_training_rows"])
+    # A date at a time: what a sort copies is then one date's rows.
+    parts = [_labelled(con, day, share, settings) for day in sorted(dates)]
+    features = dict.fromkeys(name for part in parts for name in part.features)
+    # Diagonal: an extra feature may have values at some of the dates only.
+    data = pl.concat([part.data for part in parts], how="diagonal", rechunk=False)
+    return Frame(data, tuple(features), horizon, _purchases(con, dates, share), share)
+
+
+def _labelled(con: duckdb.DuckDBPyConnection, day: date, share: float, settings: dict[str, Any]) -> Frame:
+    """The part of a training frame that is of one date."""
+    horizon = int(settings["churn_horizon_days"])
     base = read(
         con,
         f"""
         select f.*, l.is_churned
         from marts.user_features as f
         inner join marts.user_churn_labels as l on l.user_id = f.user_id and l.as_of_date = f.as_of_date
-        where l.as_of_date >= $first and l.horizon_days = $horizon and {_is_drawn("l.user_id", share)}
+        where l.as_of_date = $day and l.horizon_days = $horizon and {_is_drawn("l.user_id", share)}
         """,
-        {"first": min(dates), "horizon": horizon},
+        {"day": day, "horizon": horizon},
     )
-    frame = make_frame(_with_extras(con, base, dates, settings), horizon, settings["non_model_features"])
-    return replace(frame, purchases=_purchases(con, dates, share), users_share=share)
+    return make_frame(_with_extras(con, base, [day], settings), horizon, settings["non_model_features"])
 
 
 def _users_share(rows: int, most: int | None) -> float:
