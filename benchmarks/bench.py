@@ -76,7 +76,7 @@ def write_results(found: list[Measure], size: str) -> None:
 def show(found: list[Measure]) -> None:
     table = Table("measure", "ratio", "least to most", "goal", "", "ours", "reference")
     for one in found:
-        unit = (lambda value: f"{value / 2**30:.2f} GiB") if "memory" in one.name else (lambda value: f"{value:.2f} s")
+        unit = (lambda value: f"{value / 2**30:.2f} GiB") if "memory" in one.name else (lambda value: f"{value:.3g} s")
         sign = "at least" if one.higher_is_better else "at most"
         table.add_row(
             one.name,

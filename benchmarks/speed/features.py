@@ -1,6 +1,10 @@
 """user_features, all columns at all as_of_dates of a year: against one plain query per date, Polars, and the floor."""
 
+import json
 import shutil
+import subprocess
+import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ from speed.shop import Shop, connect
 
 SQL = (Path(__file__).parent / "reference_features.sql").read_text(encoding="utf-8")
 TABLES = ("int_events", "int_sessions", "int_orders", "int_product_days", "int_refunds")
+FEATURETOOLS = ("featuretools==1.31.0", "pandas<3", "setuptools<81", "pyarrow")
+"""In an environment of its own: it needs an older pandas than others here would take."""
+
 WRITE = "create or replace table bench.{} as {}"
 
 
@@ -63,6 +70,10 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
     mine, plain, floor, of_polars = in_turns(rounds, run_ours, run_plain, run_floor, run_polars)
     differing = _differing(con)
     columns = len(con.execute("describe bench.of_polars").fetchall())
+    values = con.execute("select count(*) from bench.ours").fetchone()[0] * len(
+        con.execute("describe bench.ours").fetchall()
+    )
+    of_featuretools = _featuretools(con, shop, [dates[0], dates[-1]])
     built = shop.built
     tables = [sum(built[name] for name in TABLES)] * rounds
     con.close()
@@ -71,12 +82,45 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
     whole = [own + shared for own, shared in zip(mine, tables, strict=True)]
     same = f"columns whose values differ: {', '.join(differing) or 'none'}"
     part = f"ours are all columns, Polars computes {columns} of them"
-    return [
+    measures = [
         Measure("features, plain SQL", f"{what}, beside one plain query per date", 3, mine, plain, True, same),
         Measure("features with their tables", "the same with the tables they read", None, whole, plain, True),
         Measure("features, Polars", f"{what}, beside Polars", 3, mine, of_polars, True, part),
         Measure("features, floor", f"{what}, beside as many sums, a pass a date, and the writing", 2, mine, floor),
     ]
+    if of_featuretools:
+        per_value = [own / values for own in mine]
+        theirs = [of_featuretools["seconds"] / of_featuretools["values"]] * rounds
+        some = f"seconds for a value; featuretools computes {of_featuretools['values']:,}"
+        measures.append(Measure("features, featuretools", f"{what}, by value", 100, per_value, theirs, True, some))
+    return measures
+
+
+def _featuretools(con: Any, shop: Shop, dates: list[Any]) -> dict[str, float] | None:
+    """Seconds and values of featuretools for some users, once; None where it cannot be installed."""
+    home = shop.folder.parent / "featuretools"
+    python = home / "bin" / "python"
+    if not python.exists():
+        venv.create(home, with_pip=True)
+        done = subprocess.run([python, "-m", "pip", "-q", "install", *FEATURETOOLS], capture_output=True, check=False)
+        if done.returncode:
+            print("featuretools cannot be installed here, and is not measured", file=sys.stderr)
+            shutil.rmtree(home)
+            return None
+    path = shop.folder / "some_events.parquet"
+    con.execute(
+        "copy (select event_id, user_id, event_time, event_type, session_id, product_id, category, channel, "
+        "cast(quantity as double) as quantity, cast(amount as double) as amount from intermediate.int_events where "
+        "user_id in (select user_id from intermediate.int_events group by 1 order by md5(user_id) limit 500)) "
+        f"to '{path}' (format parquet)"
+    )
+    script = Path(__file__).parent / "featuretools_features.py"
+    told = subprocess.run(
+        [python, script, path, ",".join(map(str, dates))], capture_output=True, text=True, check=True
+    ).stdout
+    path.unlink()
+    result: dict[str, float] = json.loads(told.splitlines()[-1])
+    return result
 
 
 def _one_pass(con: Any, day: Any) -> str:

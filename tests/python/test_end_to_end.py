@@ -104,6 +104,8 @@ def test_a_second_run_has_nothing_to_do(copy: Path) -> None:
     result = lcm(copy, "run")
     assert result["fitted"] is None
     assert result["built"]["rebuilt"] == []
+    assert {"build", "score", "monitor", "publish"} <= set(result["seconds"])
+    assert "fit" not in result["seconds"]
     after = query(copy, "select * from ml.churn_scores").drop("run_id", "scored_at").sort("user_id")
     assert after.equals(before)
 
