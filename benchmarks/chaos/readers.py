@@ -138,11 +138,14 @@ def watch_cycles(shop: Shop, cycles: int) -> Iterator[int]:
 
 def judged(told: list[dict[str, Any]], expected: dict[str, int], swapped: list[tuple[float, str]]) -> dict[str, Any]:
     """Figures of all readers together."""
-    torn = stale = 0
+    stale, apart, torn = 0, 0, []
     order = [snapshot for _, snapshot in swapped]
     for reader in told:
         for began, named, seen, snapshots, joined in reader["seen"]:
-            torn += snapshots != 1 or joined != expected.get(seen, -1) or named != seen
+            # Read beside the join, not in it: a swap in between shows, as the ids differ.
+            apart += named != seen
+            if snapshots != 1 or joined != expected.get(seen, -1):
+                torn.append({"seen": seen, "snapshots": snapshots, "rows": [joined, expected.get(seen)]})
             newest = max((place for place, (when, _) in enumerate(swapped) if when < began), default=0)
             stale += seen not in order or order.index(seen) < newest
     errors = [error for reader in told for error in reader["errors"]]
@@ -153,7 +156,9 @@ def judged(told: list[dict[str, Any]], expected: dict[str, int], swapped: list[t
         "errors": len(errors),
         "first_errors": errors[:3],
         "mixtures_that_the_join_told": sum(reader["mixtures"] for reader in told),
-        "torn": torn,
+        "subqueries_whose_ids_told": apart,
+        "torn": len(torn),
+        "first_torn": torn[:3],
         "stale": stale,
     }
 
