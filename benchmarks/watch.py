@@ -24,9 +24,9 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
-from speed.shop import ROOT, SIZES, Shop
+from speed.measure import peak_bytes
+from speed.shop import MADE, ROOT, SIZES, Shop, environment, is_made, program, run
 
-BIN = Path(sys.executable).parent
 END = datetime(2026, 1, 1)
 NOT_COMPARED = ("user_id", "as_of_ts", "load_id", "previous_stage", "stage_since_date", "days_in_stage")
 """What tells of the moment, and of where a user stood at the last full scoring."""
@@ -34,24 +34,12 @@ NOT_COMPARED = ("user_id", "as_of_ts", "load_id", "previous_stage", "stage_since
 BY_GAP = ("stage", "typical_gap_days", "at_risk_after_days", "dormant_after_days", "churned_after_days")
 
 
-def run(warehouse: Path, *command: str) -> str:
-    """Run a command on the warehouse; it must succeed."""
-    environment = os.environ | {"LCM_WAREHOUSE": str(warehouse), "DBT_LOG_PATH": str(warehouse.parent)}
-    called = [str(BIN / command[0]), *command[1:]]
-    ended = subprocess.run(called, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        sys.exit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
-    return ended.stdout
-
-
 def make_shop(shop: Shop, estimator: str) -> Path:
     """A warehouse with the history, built, fitted, scored and published; kept from an earlier call."""
     folder = shop.folder / "watched"
     warehouse = folder / "lcm.duckdb"
-    mark = folder / "made"
-    if mark.exists() and mark.read_text(encoding="utf-8") == shop.made_of:
+    if is_made(folder, shop.made_of):
         return warehouse
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(shop.history, warehouse)
     for step in ("fit", "score", "publish"):
@@ -60,11 +48,11 @@ def make_shop(shop: Shop, estimator: str) -> Path:
             # Few dates are enough for a model that scores as long as any other.
             with duckdb.connect(str(warehouse)) as con:
                 con.execute("update meta.settings set value = '6' where name = 'as_of_count'")
-            run(warehouse, "lcm-ml", "fit", "--model", estimator, "--folds", "1", "--resamples", "50")
+            run("lcm-ml", "fit", "--model", estimator, "--folds", "1", "--resamples", "50", warehouse=warehouse)
         else:
-            run(warehouse, "lcm-ml", step)
+            run("lcm-ml", step, warehouse=warehouse)
         print(f"{step}: {time.monotonic() - began:.1f} s", file=sys.stderr)
-    mark.write_text(shop.made_of, encoding="utf-8")
+    (folder / MADE).write_text(shop.made_of, encoding="utf-8")
     return warehouse
 
 
@@ -160,11 +148,10 @@ def watched(warehouse: Path, folder: Path, rate: int, minutes: float, every: str
     shutil.rmtree(inbox, ignore_errors=True)
     inbox.mkdir()
     driver = Driver(warehouse, inbox, rate, minutes * 60)
-    environment = os.environ | {"LCM_WAREHOUSE": str(warehouse)}
-    command = [str(BIN / "lcm-ml"), "watch", "--inbox", str(inbox), "--every", every, "--json"]
+    command = [str(program("lcm-ml")), "watch", "--inbox", str(inbox), "--every", every, "--json"]
     log = folder / "watch.jsonl"
     with log.open("w") as out, (folder / "watch.err").open("w") as err:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(warehouse), stdout=out, stderr=err)
         while not (inbox / "done").exists() and process.poll() is None:
             time.sleep(0.2)
         time.sleep(6)
@@ -178,7 +165,7 @@ def watched(warehouse: Path, folder: Path, rate: int, minutes: float, every: str
         while any(inbox.glob("events-*.parquet")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
         drained = time.monotonic() - ended
-        peak = peak_memory(process.pid)
+        peak = round(peak_bytes(process.pid) / 2**30, 2)
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -206,15 +193,6 @@ def watched(warehouse: Path, folder: Path, rate: int, minutes: float, every: str
     }
 
 
-def peak_memory(pid: int) -> float | None:
-    """Of a running process, in GiB."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return round(int(text.split("VmHWM:")[1].split()[0]) / 2**20, 2)
-
-
 def counted(warehouse: Path, written: int) -> dict[str, int]:
     """Events that were lost or came twice."""
     with duckdb.connect(str(warehouse), read_only=True) as con:
@@ -235,7 +213,6 @@ def compared(warehouse: Path, folder: Path) -> dict[str, Any]:
     # As a date of the grid, where everybody is computed, by the whole population.
     variables = json.dumps({"data_end_date": str(newest)})
     run(
-        rebuilt,
         "dbt",
         "run",
         "-q",
@@ -245,6 +222,7 @@ def compared(warehouse: Path, folder: Path) -> dict[str, Any]:
         "--select",
         "+user_features",
         "+user_lifecycle",
+        warehouse=rebuilt,
     )
     result: dict[str, Any] = {}
     with duckdb.connect() as con:
@@ -305,11 +283,10 @@ def scores_compared(warehouse: Path, rebuilt: Path) -> dict[str, Any]:
         "print(json.dumps({'users': both.height, 'missing': both['again'].null_count(), 'largest': apart.max(),\n"
         "                  'differ': int((apart > 1e-6).sum())}))\n"
     )
-    environment = os.environ | {"LCM_WAREHOUSE": str(warehouse)}
     ended = subprocess.run(
         [sys.executable, "-c", script, str(rebuilt)],
         cwd=ROOT,
-        env=environment,
+        env=environment(warehouse),
         capture_output=True,
         text=True,
         check=False,

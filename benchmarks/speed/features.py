@@ -70,12 +70,10 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
     mine, plain, floor, of_polars = in_turns(rounds, run_ours, run_plain, run_floor, run_polars)
     differing = _differing(con)
     columns = len(con.execute("describe bench.of_polars").fetchall())
-    values = con.execute("select count(*) from bench.ours").fetchone()[0] * len(
-        con.execute("describe bench.ours").fetchall()
-    )
+    rows = con.execute("select count(*) from bench.ours").fetchone()[0]
+    values = rows * len(con.execute("describe bench.ours").fetchall())
     of_featuretools = _featuretools(con, shop, [dates[0], dates[-1]])
-    built = shop.built
-    tables = [sum(built[name] for name in TABLES)] * rounds
+    tables = [sum(shop.built[name] for name in TABLES)] * rounds
     con.close()
     shutil.rmtree(path.parent)
     what = f"user_features, {len(dates)} as_of_dates"

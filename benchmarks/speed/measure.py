@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -62,6 +63,12 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def peak_bytes(pid: int | str = "self") -> int:
+    """The most bytes that a running process has held. Not ru_maxrss, which begins with what its parent held."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(text.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def in_turns(rounds: int, *works: Callable[[], float]) -> list[list[float]]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from speed.measure import Measure, in_turns, seconds
+from speed.measure import Measure, in_turns, peak_bytes, seconds
 from speed.shop import Shop, connect
 
 SCORED = {1_000_000: 200_000, 10_000_000: 1_000_000, 100_000_000: 4_000_000}
@@ -158,7 +158,7 @@ def _fit(path: Path, step: str) -> dict[str, float]:
     from lcm_ml.frames.frame import training_frame
     from lcm_ml.warehouse.connection import connect as open_warehouse
 
-    before = _peak()
+    before = peak_bytes()
     with open_warehouse(read_only=True) as con:
         frame = training_frame(con)
     encoding, _ = learn_encoding(frame.data, frame.features)
@@ -176,14 +176,8 @@ def _fit(path: Path, step: str) -> dict[str, float]:
             "seed": 0,
         }
         taken = seconds(lambda: xgb.train(parameters, xgb.QuantileDMatrix(x, y), TREES))
-    peak = _peak() - before
+    peak = peak_bytes() - before
     return {"seconds": taken, "peak": peak, "matrix": float(np.prod(x.shape) * 4), "rows": rows}
-
-
-def _peak() -> int:
-    """The most bytes that this process has held. Not ru_maxrss, which begins with what the parent held."""
-    (line,) = [line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if "VmHWM" in line]
-    return int(line.split()[1]) * 1024
 
 
 def _in_a_process(work: Any, *arguments: Any) -> Any:

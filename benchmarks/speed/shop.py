@@ -68,7 +68,7 @@ class Shop:
         folder = self.folder / "files"
         shape = (self.events, self.events_per_user, SIMULATED_PER_USER, SHARD_USERS, DAYS, LATE_DAY, SPLIT)
         made_of = _fingerprint(ROOT / "python_ml" / "lcm_ml" / "sources" / "simulate.py") + repr(shape)
-        if not _is_made(folder, made_of):
+        if not is_made(folder, made_of):
             folder.mkdir()
             users = round(self.events / self.events_per_user)
             starts = range(0, users, SHARD_USERS)
@@ -99,7 +99,7 @@ class Shop:
         """One part of a shop that is too large to simulate at once: users of its own, the same products."""
         out = self.folder / f"shard-{number}"
         size = ("--users", str(users), "--days", str(DAYS), "--seed", str(5 + number))
-        _run("lcm-ml", "simulate", *size, "--out", str(out))
+        run("lcm-ml", "simulate", *size, "--out", str(out))
         shutil.rmtree(out / "truth")
         events, whole = out / "events.parquet", out / "whole.parquet"
         events.rename(whole)
@@ -113,7 +113,7 @@ class Shop:
 
     def load(self, warehouse: Path, events: str, *, first: bool = False) -> None:
         """Load one part of the events: the first with all other tables."""
-        _run("lcm-ml", "load", "files", *self.files_of(events, first=first), warehouse=warehouse)
+        run("lcm-ml", "load", "files", *self.files_of(events, first=first), warehouse=warehouse)
 
     def files_of(self, events: str, *, first: bool = False) -> list[str]:
         """The options of a load of one part of the events: the first with all other tables."""
@@ -132,7 +132,7 @@ class Shop:
         """
         target = self.folder / "target"
         command = ["dbt", "run", "--threads", "1", "--target-path", str(target), "--log-path", str(target), *words]
-        _run(*command, warehouse=warehouse)
+        run(*command, warehouse=warehouse)
         results = json.loads((target / "run_results.json").read_text(encoding="utf-8"))["results"]
         return {
             result["unique_id"].split(".")[-1]: result["execution_time"]
@@ -149,7 +149,7 @@ class Shop:
         """Compile models as a full refresh builds them."""
         target = self.folder / "target"
         words = ["--full-refresh", "--target-path", str(target), "--log-path", str(target)]
-        _run("dbt", "compile", "-q", "-s", *models, *words, warehouse=self.history)
+        run("dbt", "compile", "-q", "-s", *models, *words, warehouse=self.history)
 
     @cached_property
     def history(self) -> Path:
@@ -157,10 +157,10 @@ class Shop:
         folder = self.folder / "history"
         path = folder / "lcm.duckdb"
         made_of = _fingerprint(self.files / MADE, *(ROOT / name for name in BUILT_BY))
-        if not _is_made(folder, made_of):
+        if not is_made(folder, made_of):
             folder.mkdir()
             self.load(path, "history", first=True)
-            _run("dbt", "seed", "-q", "--target-path", str(self.folder / "target"), warehouse=path)
+            run("dbt", "seed", "-q", "--target-path", str(self.folder / "target"), warehouse=path)
             built = self.build(path)
             (folder / "built.json").write_text(json.dumps(built, indent=1), encoding="utf-8")
             (folder / MADE).write_text(made_of, encoding="utf-8")
@@ -189,7 +189,7 @@ def _fingerprint(*sources: Path) -> str:
     return told.hexdigest()
 
 
-def _is_made(folder: Path, made_of: str) -> bool:
+def is_made(folder: Path, made_of: str) -> bool:
     """Whether a folder was made of just this; if not, it is cleared away."""
     mark = folder / MADE
     if mark.exists() and mark.read_text(encoding="utf-8") == made_of:
@@ -217,8 +217,8 @@ def environment(warehouse: Path | None) -> dict[str, str]:
     return os.environ | {"DBT_PROFILES_DIR": str(ROOT)} | ({"LCM_WAREHOUSE": str(warehouse)} if warehouse else {})
 
 
-def _run(*command: str, warehouse: Path | None = None) -> str:
-    """Run a command, which must succeed; what it printed."""
+def run(*command: str, warehouse: Path | None = None) -> str:
+    """Run a command of the project, which must succeed; what it printed."""
     words = [str(program(command[0])), *command[1:]]
     done = subprocess.run(words, env=environment(warehouse), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -218,14 +218,14 @@ def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, sn
         con, f"copy (select *, '{snapshot_id}' as snapshot_id from {source}) to {literal(str(path))} (format parquet)"
     )
     path.chmod(0o600)
-    columns = [column[0] for column in con.execute(f"select * from {source} limit 0").description or []]
+    columns = [(column[0], column[1]) for column in con.execute(f"describe from {literal(str(path))}").fetchall()]
     described = contracts.descriptions()[name]
     return {
         "rows": row[0] if row else 0,
         "sha256": manifest.digest(path),
         "written_in": snapshot_id,
-        "schema_file": views.schema_file(con, folder, name),
-        "columns": [*columns, "snapshot_id"],
+        "schema_file": views.schema_file(name, columns),
+        "columns": [column for column, _ in columns],
         "description": described.text,
         "descriptions": described.columns | {"snapshot_id": SNAPSHOT_ID},
     }

@@ -1,6 +1,7 @@
 """The file that BI opens: a DuckDB database of views over the snapshot that is current."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,9 @@ def write_stamps(snapshot: Path, snapshot_id: str, relations: dict[str, Any]) ->
     replace_private(snapshot / STAMPS, text)
 
 
-def schema_file(con: duckdb.DuckDBPyConnection, snapshot: Path, name: str) -> str:
-    """Where the columns of a relation are, below the published folder: named by what they are."""
-    described = con.execute(f"describe from read_parquet({literal(str(snapshot / f'{name}.parquet'))})").fetchall()
-    told = ",".join(f"{column} {data_type}" for column, data_type, *_ in described)
+def schema_file(name: str, columns: Sequence[tuple[str, str]]) -> str:
+    """Where the columns of a relation, with their types, are below the published folder: named by what they are."""
+    told = ",".join(f"{column} {data_type}" for column, data_type in columns)
     return f"{SCHEMAS}/{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.parquet"
 
 

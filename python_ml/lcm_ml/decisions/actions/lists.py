@@ -67,11 +67,7 @@ def write_file(frame: pl.DataFrame, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch(mode=0o600)
-        if path.suffix == ".csv":
-            spreadsheet_safe(frame).write_csv(unfinished)
-        else:
-            frame.write_parquet(unfinished)
+        _save(frame, unfinished, path.suffix)
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
@@ -102,17 +98,22 @@ def write(frames: dict[str, pl.DataFrame], folder: Path, run_id: str, place: Cal
             shutil.rmtree(leftover)
         unfinished.mkdir(parents=True, mode=0o700)
         for name, frame in frames.items():
-            for path, save in (
-                (unfinished / f"{name}.csv", spreadsheet_safe(frame).write_csv),
-                (unfinished / f"{name}.parquet", frame.write_parquet),
-            ):
-                path.touch(mode=0o600)
-                save(path)
+            for suffix in (".csv", ".parquet"):
+                _save(frame, unfinished / f"{name}{suffix}", suffix)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise from_system(error) from error
     place()
     return finish(folder, run_id)
+
+
+def _save(frame: pl.DataFrame, path: Path, suffix: str) -> None:
+    """Write a frame as its kind of file, for its owner alone."""
+    path.touch(mode=0o600)
+    if suffix == ".csv":
+        spreadsheet_safe(frame).write_csv(path)
+    else:
+        frame.write_parquet(path)
 
 
 def unfinished_of(folder: Path, run_id: str) -> Path:
