@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,52 +88,63 @@ def steps(shop: Shop, project: Path) -> Iterator[dict[str, Any]]:
     """Load and run from nothing.
 
     Yields:
-        step, seconds, gib; `run` is the sum of its parts.
+        step, seconds, gib; `run` is the sum of its parts, those that ended where it failed.
     """
     path = Path(tempfile.mkdtemp(prefix="whole-", dir=shop.folder)) / "lcm.duckdb"
     try:
-        seconds, _, memory = measured(["load", "files", *shop.files_of("history", first=True)], path, project)
-        yield {"step": "load", "seconds": round(seconds, 1), "gib": memory.most()}
-        seconds, told, memory = measured(["run", "--json"], path, project)
-        result = json.loads(told[told.index("{") :])
-        failed = result["insights"]["failed"]
-        start = memory.began + seconds - sum(result["seconds"].values())
-        for step, taken in result["seconds"].items():
-            yield {"step": step, "seconds": taken, "gib": memory.most(start, start + taken)}
-            start += taken
-        yield {
-            "step": "run",
-            "seconds": round(seconds, 1),
-            "gib": memory.most(),
-            "failed": failed,
-        }
-        yield {"step": "warehouse", "gib": round(path.stat().st_size / 2**30, 2), "users": result["scored"]["users"]}
+        yield told(measured("load", ["load", "files", *shop.files_of("history", first=True)], path, project))
+        run = measured("run", ["run", "--json"], path, project)
+        start = run.memory.began + run.seconds - sum(lap["seconds"] for lap in run.laps)
+        for lap in run.laps:
+            end = start + lap["seconds"]
+            yield told(Measured(lap["step"], lap["seconds"], run.memory), start, end)
+            start = end
+        yield told(run) | {"failed": run.failed}
+        yield {"step": "warehouse", "gib": round(path.stat().st_size / 2**30, 2)}
     finally:
         shutil.rmtree(path.parent)
 
 
-def measured(words: list[str], warehouse: Path, project: Path) -> tuple[float, str, "Memory"]:
-    """Run lcm-ml; seconds, what it printed, and its memory."""
+@dataclass(frozen=True)
+class Measured:
+    """A command, or a step of it."""
+
+    step: str
+    seconds: float
+    memory: "Memory"
+    laps: list[dict[str, Any]] = field(default_factory=list)
+    failed: str | None = None
+
+
+def told(of: Measured, start: float = 0.0, end: float = float("inf")) -> dict[str, Any]:
+    """A step as it is kept, and printed, since a run of a hundred million events takes hours."""
+    found = {"step": of.step, "seconds": round(of.seconds, 1), "gib": of.memory.most(start, end)}
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def measured(step: str, words: list[str], warehouse: Path, project: Path) -> Measured:
+    """Run lcm-ml."""
+    log = warehouse.with_name(f"{step}.jsonl")
     began = time.monotonic()
-    # A file: what is printed may be more than a pipe holds.
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(
-            [str(program("lcm-ml")), *words],
-            env=environment(warehouse) | {"LCM_PROJECT_DIR": str(project), "DBT_PROFILES_DIR": str(project)},
-            cwd=project,
-            stdout=out,
-            stderr=sys.stderr,
-        )
-        memory = Memory(process.pid)
-        memory.start()
-        code = process.wait()
-        seconds = time.monotonic() - began
-        out.seek(0)
-        told = out.read()
-    # 1: an insight failed, which the result tells.
-    if code and not (code == 1 and words[0] == "run" and "{" in told):
-        raise SystemExit(f"lcm-ml {' '.join(words)} ended with {code}")
-    return seconds, told, memory
+    process = subprocess.Popen(
+        [str(program("lcm-ml")), "--log", str(log), *words],
+        env=environment(warehouse) | {"LCM_PROJECT_DIR": str(project), "DBT_PROFILES_DIR": str(project)},
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=sys.stderr,
+    )
+    memory = Memory(process.pid)
+    memory.start()
+    code = process.wait()
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return Measured(
+        step,
+        time.monotonic() - began,
+        memory,
+        [line for line in lines if line["event"] == "lap"],
+        f"exit code {code}" if code else None,
+    )
 
 
 class Memory(threading.Thread):

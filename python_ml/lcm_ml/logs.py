@@ -97,7 +97,7 @@ def event(name: str, level: str = "info", **figures: object) -> None:
     """Log one line, when a log is asked for.
 
     Args:
-        name: what happened: start, end, failed, step, run, notice.
+        name: what happened: start, end, failed, step, lap, run, notice.
         level: info, warning or error.
         figures: more fields.
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -348,6 +349,13 @@ def test_a_priority_that_two_rules_share_is_named():
 def test_no_active_rule_leaves_everybody_alone():
     found = only(decide(known([USER], [option("u1", "news", "email", 1.0)]), rules_of({"is_active": False}), TODAY))
     assert (found["action"], found["rule_id"]) == ("none", None)
+
+
+def test_a_rule_without_conditions_fits_every_user_of_a_large_shop():
+    users = known([USER])
+    many = pl.concat([users.users] * 100_000).with_columns(user_id=pl.int_range(pl.len()).cast(pl.String))
+    decided = decide(replace(users, users=many), rules_of({}), TODAY)
+    assert decided.rules["fits"].to_list() == [100_000]
 
 
 def test_stages_are_those_of_the_lifecycle():

@@ -173,6 +173,7 @@ class Laps:
         now = time.monotonic()
         self.seconds[step] = round(now - self._began, 2)
         self._began = now
+        logs.event("lap", step=step, seconds=self.seconds[step])
 
 
 @contextmanager

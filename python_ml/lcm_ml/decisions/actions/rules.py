@@ -42,7 +42,7 @@ class Rule:
 
     def fits(self, segment: str = "uplift_segment") -> pl.Expr:
         """Whether a user fits, by stage, churn_probability, value_decile and the column `segment`; never null."""
-        tests = [pl.lit(True)]
+        tests = []
         if self.stages:
             tests.append(pl.col("stage").is_in(self.stages))
         if self.min_churn_probability is not None:
@@ -53,7 +53,8 @@ class Rule:
             tests.append(pl.col(segment).is_in(self.uplift_segments))
         if self.max_value_decile is not None:
             tests.append(pl.col("value_decile") <= self.max_value_decile)
-        return pl.all_horizontal(test.fill_null(False) for test in tests)
+        # No fill_null around the literal: Polars 2.1 would make one value of it for each part of a large frame.
+        return pl.all_horizontal(pl.lit(True), *(test.fill_null(False) for test in tests))
 
     def carries(self) -> pl.Expr:
         """Whether an option (offer, channel) is one that the rule allows."""
