@@ -21,7 +21,7 @@ from simulated_uplift import campaign, policy_share
 
 from lcm_ml.decisions.uplift.comparing import choose_learner, measure_held_out
 from lcm_ml.decisions.uplift.learners import LEARNERS, fit_learners
-from lcm_ml.decisions.uplift.uplifting import estimate_effects
+from lcm_ml.decisions.uplift.uplifting import fit_effects
 
 RESULTS = Path(__file__).parent / "results" / "uplift.json"
 COSTS = (0.0, 0.06, 0.12)
@@ -46,7 +46,7 @@ def main() -> None:
                 "policy": [round(policy_share(truth, rankings[learner], cost=cost), 3) for cost in COSTS],
                 **{row["metric"]: row["value"] for row in rows if row["learner"] == learner},
             }
-        effect, error = estimate_effects(known.trial, held_out.trial.x[:20_000], chosen, 0)
+        effect, error = fit_effects(known.trial, chosen, 0)(held_out.trial.x[:20_000])
         inside = np.abs(effect - truth[:20_000]) <= 1.96 * error
         figures["inside_95"] = round(float(inside.mean()), 3)
         figures["seconds"] = round(time.perf_counter() - started)

@@ -9,7 +9,7 @@ from simulated_uplift import campaign
 from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
 from lcm_ml.decisions.gains import Economics, expected_gains
 from lcm_ml.decisions.uplift.learners import fit_learners
-from lcm_ml.decisions.uplift.uplifting import estimate_effects
+from lcm_ml.decisions.uplift.uplifting import fit_effects
 
 KINDS = {"newsletter": 0.4, "discount": 1.0, "winback": 1.6}
 """Kinds of campaigns, and how much users' effects differ (simulated_uplift.campaign)."""
@@ -47,7 +47,7 @@ def simulated(learning: int, users: int, seed: int, *, errors: bool = False) -> 
         past = campaign(learning, 100 * seed + place, spread=spread).trial
         now = campaign(users, 100 * seed + 50, spread=spread)
         if errors:
-            effect, error = estimate_effects(past, now.trial.x, "x_learner", seed)
+            effect, error = fit_effects(past, "x_learner", seed)(now.trial.x)
         else:
             effect, error = fit_learners(past, seed, ("x_learner",)).effects["x_learner"](now.trial.x), np.zeros(users)
         same = {"user_id": np.arange(users), "campaign_kind": kind, "outcome": "purchase"}

@@ -55,7 +55,7 @@ def test_what_came_later_is_not_known_at_a_touch(offered):
     as_of = date(2025, 12, 31)
     with duckdb.connect(str(offered), read_only=True) as con:
         touches = touches_before(con, as_of)
-        rows = with_features(con, with_outcomes(con, touches, as_of, 14), touches)
+        rows = with_features(con, with_outcomes(con, touches, as_of, 14))
         assert touches_before(con, date(2025, 12, 1))["touched_date"].max() < date(2025, 12, 1)
         masked = touches_before(con, date(2025, 11, 25)).filter(touched_date=date(2025, 11, 24))
         assert masked.height > 0
@@ -77,7 +77,7 @@ def test_what_came_later_is_not_known_at_a_touch(offered):
         earlier = touches.filter(pl.col("user_id") == row["user_id"], pl.col("touched_date") < day)
         assert row["touch_contacts"] == earlier.height
         assert row["touch_responses"] == earlier.filter(pl.col("responded_date") < day).height
-        users = with_features(con, known_users(con, as_of), touches)
+        users = with_features(con, known_users(con, as_of))
     assert users["user_id"].n_unique() == users.height
     told = set(touch_features(rows))
     assert not told & {"orders", "spend", "is_responded", "is_purchased", "responded_date", "arm", "touched_date"}
@@ -85,7 +85,7 @@ def test_what_came_later_is_not_known_at_a_touch(offered):
 
 def test_too_few_touches_give_a_note_and_no_rows(offered):
     empty = pl.DataFrame(schema={"touched_date": pl.Date})
-    assert "load campaigns" in respond(empty, empty, 14).note
+    assert "load campaigns" in respond(empty, [], 14).note
     change(offered, "delete from marts.campaign_touches where touched_date > date '2025-07-08'")
     found = lcm(offered, "response")
     assert "only one campaign" in found["note"]

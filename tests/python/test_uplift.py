@@ -21,7 +21,7 @@ from lcm_ml.decisions.uplift.learners import LEARNERS, fit_learners
 from lcm_ml.decisions.uplift.naming import uplift_segments
 from lcm_ml.decisions.uplift.overlap import check_overlap, refusal
 from lcm_ml.decisions.uplift.trial import Trial
-from lcm_ml.decisions.uplift.uplifting import estimate_effects
+from lcm_ml.decisions.uplift.uplifting import fit_effects
 from lcm_ml.reporting.sections.uplift import comparable, effects
 
 USERS = 8_000
@@ -61,7 +61,7 @@ def test_an_effect_that_is_the_same_for_everybody_is_not_told_apart():
 def test_the_standard_error_covers_most_of_the_truth():
     known = campaign(USERS, 5)
     others = campaign(2_000, 6)
-    effect, error = estimate_effects(known.trial, others.trial.x, "x_learner", 0)
+    effect, error = fit_effects(known.trial, "x_learner", 0)(others.trial.x)
     assert (error > 0).all()
     inside = np.abs(effect - others.expected_effect) <= 1.96 * error
     assert 0.6 <= inside.mean() <= 1

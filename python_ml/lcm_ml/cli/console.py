@@ -73,6 +73,15 @@ def line(label: str, text: str, style: str = "bold", width: int = 11) -> None:
     out.print(Text.assemble((f"{label:<{width}}", style), text))
 
 
+def show_share(users_share: float) -> None:
+    """Say when not all users were learned from."""
+    if users_share < 1:
+        out.print(
+            f"these are {users_share:.3g} of the users, drawn by their ids: all would be more rows than the "
+            "var max_training_rows allows"
+        )
+
+
 def notify(message: str) -> None:
     """Tell whoever watches, on stderr, so that stdout stays clean for pipes."""
     logs.event("notice", "warning", message=message)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress
+from lcm_ml.cli.console import JsonOption, command, emit, notify, out, progress, show_share
 from lcm_ml.errors import UsageError
 
 MODEL_HELP = (
@@ -235,11 +235,7 @@ def _show(result: dict[str, Any]) -> None:
         f"trained on {result['train_from']} to {result['validation_date']} (the last one validates), "
         f"{result['features']} features, {result['rows']:,} rows with the test date"
     )
-    if result["users_share"] < 1:
-        out.print(
-            f"these are {result['users_share']:.3g} of the users, drawn by their ids: all would be more rows than the "
-            "var max_training_rows allows"
-        )
+    show_share(result["users_share"])
     out.print(
         metric_table(
             f"test date {result['test_date']}: {result['test_users']:,} users, {result['test_churned']:,} churned",

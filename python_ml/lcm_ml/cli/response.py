@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import (
+    Advance,
+    AsOfOption,
+    JsonOption,
+    command,
+    emit,
+    notify,
+    out,
+    progress,
+    show_share,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,11 +59,13 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
     import polars as pl
 
     from lcm_ml.decisions.response import respond
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.touches import (
         CONTROL,
         kinds_to_score,
-        known_users,
+        rows_to_score,
         touches_before,
+        touching_share,
         with_features,
         with_outcomes,
     )
@@ -60,20 +73,21 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
 
     run = Run("response", {"days": days}, seed)
 
-    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], Responses]":
+    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], tuple[Responses, float]]":
         advance("reading", 0.0)
-        touched = touches_before(con, day).filter(pl.col("arm") != CONTROL)
-        known = with_features(con, with_outcomes(con, touched, day, days), touched)
-        users = with_features(con, known_users(con, day), touched)
-        rows = users.join(kinds_to_score(touched, day), how="cross")
-        found = respond(known, rows, days, seed, lambda what, share: advance(what, 0.1 + 0.85 * share))
-        return _tables(found, days), found
+        share = touching_share(con, day, built_settings(con)["max_training_rows"])
+        touched = touches_before(con, day, share).filter(pl.col("arm") != CONTROL)
+        known = with_features(con, with_outcomes(con, touched, day, days))
+        rows = rows_to_score(con, day, kinds_to_score(con, day))
+        found = respond(known, rows, days, seed, lambda what, done: advance(what, 0.1 + 0.85 * done))
+        return _tables(found, days), (found, share)
 
-    day, found = run_capability(run, as_of, compute, notify)
+    day, (found, share) = run_capability(run, as_of, compute, notify)
     return {
         "run_id": run.run_id,
         "as_of_date": day,
         "days": days,
+        "users_share": share,
         **found.about,
         "chosen": found.chosen,
         "metrics": found.metrics.to_dicts(),
@@ -107,6 +121,7 @@ def _show(result: dict[str, Any]) -> None:
         f"campaigns from {result['cut']} on, of which {result['base_rate']:.1%} had a response within "
         f"{result['days']} days"
     )
+    show_share(result["users_share"])
     for target, metrics in HEADERS.items():
         rows = [row for row in result["metrics"] if row["target"] == target]
         table = Table(target, *(metric.replace("_", " ") for metric in metrics))

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, notify, out, progress, with_interval
+from lcm_ml.cli.console import (
+    Advance,
+    AsOfOption,
+    JsonOption,
+    command,
+    emit,
+    notify,
+    out,
+    progress,
+    show_share,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,10 +84,12 @@ def run_uplift(
         LcmError: when the marts cannot be read or the warehouse cannot be written.
     """
     from lcm_ml.decisions.uplift.uplifting import Wanted, uplift
+    from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.touches import (
         kinds_to_score,
-        known_users,
+        rows_to_score,
         touches_before,
+        touching_share,
         with_features,
         with_outcomes,
         with_untouched,
@@ -86,23 +99,25 @@ def run_uplift(
     asked = {"outcome": outcome, "days": days, "controls": controls, "min_effect": min_effect}
     run = Run("uplift", dict(asked), seed)
 
-    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], Uplift]":
+    def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], tuple[Uplift, float]]":
         advance("reading", 0.0)
-        history = touches_before(con, day)
-        compared = with_untouched(con, history) if controls == Controls.untouched else history
-        known = with_features(con, with_outcomes(con, compared, day, days), history)
-        users = with_features(con, known_users(con, day), history)
-        rows = users.join(kinds_to_score(history, day), how="cross")
+        share = touching_share(con, day, built_settings(con)["max_training_rows"])
+        touched = touches_before(con, day, share)
+        compared = with_untouched(con, touched, share) if controls == Controls.untouched else touched
+        known = with_features(con, with_outcomes(con, compared, day, days))
+        rows = rows_to_score(con, day, kinds_to_score(con, day))
         found = uplift(known, rows, Wanted(outcome, days, min_effect, seed), advance)
+        found.about["users_share"] = share
         advance("writing", 0.97)
-        return _tables(found, outcome, days), found
+        return _tables(found, outcome, days), (found, share)
 
-    day, found = run_capability(run, as_of, compute, notify)
+    day, (found, share) = run_capability(run, as_of, compute, notify)
     segments = found.scores["uplift_segment"].value_counts() if found.scores.height else None
     return {
         "run_id": run.run_id,
         "as_of_date": day,
         **asked,
+        "users_share": share,
         **found.about,
         "learner": found.learner,
         "metrics": found.metrics.to_dicts(),
@@ -150,6 +165,7 @@ def _show(result: dict[str, Any]) -> None:
         f"{result['design']} arms (AUC of telling them apart {result['auc']:.2f}); learned from {result['n_train']:,} "
         f"rows, measured on {result['n_test']:,}: {result['split']}",
     )
+    show_share(result["users_share"])
     held_out = [row for row in result["metrics"] if row["part"] == "held_out"]
     table = Table("ranking", "Qini", "AUUC", "gain of the first 30 %", "gain of all", "calibration slope")
     for name in dict.fromkeys(row["learner"] for row in held_out):

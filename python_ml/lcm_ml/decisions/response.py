@@ -1,6 +1,6 @@
 """Who will respond to a campaign, and what touched users will spend: models compared on later campaigns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from lcm_ml.churn.calibration import Calibration, choose_calibration
-from lcm_ml.churn.encoding import FloatMatrix, learn_encoding
+from lcm_ml.churn.encoding import Encoding, FloatMatrix, learn_encoding
 from lcm_ml.churn.estimator import FloatArray
 from lcm_ml.churn.metrics import Measured, Outcome, Resamples, figure, measure_outcome
 from lcm_ml.decisions.later import Split, split_by_campaign
@@ -47,7 +47,7 @@ class Responses:
 
 def respond(
     touches: pl.DataFrame,
-    to_score: pl.DataFrame,
+    to_score: Iterable[pl.DataFrame],
     days: int,
     seed: int = 0,
     advance: Callable[[str, float], None] = lambda _what, _share: None,
@@ -56,7 +56,7 @@ def respond(
 
     Args:
         touches: the treatment arm's touches whose outcome is known, with features (`frames.touches`).
-        to_score: rows of users and campaign kinds with the same features, and is_open.
+        to_score: rows of users and campaign kinds with the same features, and is_open, some users at a time.
         days: of the outcome window.
         seed: of models and resamples.
         advance: told what is under way.
@@ -73,25 +73,31 @@ def respond(
         "base_rate": split.test["is_responded"].mean(),
         "train_rate": split.train["is_responded"].mean(),
     }
-    metrics, scored, chosen = [], {}, {}
+    encoding, _ = learn_encoding(touches, touch_features(touches))
+    x = encoding.matrix(touches)
+    metrics, chosen, models = [], {}, {}
     for place, target in enumerate((RESPONSE, SPEND)):
-        advance(f"{target}: comparing", 0.5 * place)
-        name, calibration, rows = _compared(split, target, days, seed)
-        chosen[target] = name
+        advance(f"{target}: comparing", 0.4 * place)
+        chosen[target], calibration, rows = _compared(split, target, days, seed)
         metrics.append(rows)
-        advance(f"{target}: scoring", 0.5 * place + 0.4)
-        x, x_score = _matrices(touches, to_score)
-        fitted = Fitted(name, target, x, _target(touches, target), seed)
-        scored[target] = calibration.apply(fitted.predict(x_score))
-    scores = to_score.select(
+        models[target] = Fitted(chosen[target], target, x, _target(touches, target), seed), calibration
+    del x
+    advance("scoring", 0.8)
+    scores = pl.concat([_scored(part, encoding, models) for part in to_score]).with_columns(response_decile=_decile())
+    return Responses(pl.concat(metrics), scores, chosen, None, about)
+
+
+def _scored(rows: pl.DataFrame, encoding: Encoding, models: dict[str, tuple[Fitted, Calibration]]) -> pl.DataFrame:
+    x = encoding.matrix(rows)
+    said = {target: calibration.apply(fitted.predict(x)) for target, (fitted, calibration) in models.items()}
+    return rows.select(
         "user_id",
         "channel",
         "is_open",
         campaign_kind="kind",
-        response_probability=pl.Series(scored[RESPONSE]),
-        expected_spend=pl.Series(scored[SPEND]),
-    ).with_columns(response_decile=_decile())
-    return Responses(pl.concat(metrics), scores, chosen, None, about)
+        response_probability=pl.Series(said[RESPONSE]),
+        expected_spend=pl.Series(said[SPEND]),
+    )
 
 
 def _decile() -> pl.Expr:

@@ -130,7 +130,7 @@ def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
         "select count(*) from marts.user_churn_labels where as_of_date >= ? and horizon_days = ?",
         [min(dates), horizon],
     )
-    share = _users_share(rows[0] if rows else 0, settings["max_training_rows"])
+    share = share_of_users(rows[0] if rows else 0, settings["max_training_rows"])
     # A date at a time: what a sort copies is then one date's rows.
     parts = [_labelled(con, day, share, settings) for day in sorted(dates)]
     features = dict.fromkeys(name for part in parts for name in part.features)
@@ -148,23 +148,24 @@ def _labelled(con: duckdb.DuckDBPyConnection, day: date, share: float, settings:
         select f.*, l.is_churned
         from marts.user_features as f
         inner join marts.user_churn_labels as l on l.user_id = f.user_id and l.as_of_date = f.as_of_date
-        where l.as_of_date = $day and l.horizon_days = $horizon and {_is_drawn("l.user_id", share)}
+        where l.as_of_date = $day and l.horizon_days = $horizon and {is_drawn("l.user_id", share)}
         """,
         {"day": day, "horizon": horizon},
     )
     return make_frame(_with_extras(con, base, [day], settings), horizon, settings["non_model_features"])
 
 
-def _users_share(rows: int, most: int | None) -> float:
+def share_of_users(rows: int, most: int | None) -> float:
+    """1.0, or the half, the quarter ... of the users that has no more than `most` of all rows; None: no limit."""
     share = 1.0
     while most and rows * share > most:
         share /= 2
     return share
 
 
-def _is_drawn(user: str, share: float) -> str:
+def is_drawn(user: str, share: float) -> str:
     """SQL that holds for a share of users; a smaller share is a part of a larger one. MD5 is the same in any DuckDB."""
-    return "true" if share == 1 else f"md5_number_lower({user}) % {2**20} < {int(share * 2**20)}"
+    return "true" if share >= 1 else f"md5_number_lower({user}) % {2**20} < {int(share * 2**20)}"
 
 
 def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date], share: float) -> pl.DataFrame:
@@ -178,7 +179,7 @@ def _purchases(con: duckdb.DuckDBPyConnection, dates: Sequence[date], share: flo
             cast(last_purchase_date - first_purchase_date as double) as last_age,
             cast(as_of_date - first_purchase_date as double) as age
         from marts.user_lifecycle
-        where as_of_date in $dates and purchase_days > 0 and {_is_drawn("user_id", share)}
+        where as_of_date in $dates and purchase_days > 0 and {is_drawn("user_id", share)}
         order by as_of_date, user_id
         """,
         {"dates": list(dates)},

@@ -7,7 +7,7 @@ from datetime import date
 import duckdb
 import polars as pl
 
-from lcm_ml.frames.frame import make_frame, read
+from lcm_ml.frames.frame import is_drawn, make_frame, read
 from lcm_ml.warehouse.connection import first_row
 
 FEATURE_TABLES = ("marts.user_features", "marts.lapsed_user_features")
@@ -63,7 +63,7 @@ def purchase_summaries(
             cast(count(*) filter (where amount > 0) as double) as paid_days,
             cast(coalesce(sum(amount) filter (where amount > 0), 0) as double) as paid_amount
         from days
-        where {_chosen(share)}
+        where {is_drawn("user_id", share)}
         group by user_id, as_of_date
         order by as_of_date, user_id
         """,
@@ -119,13 +119,9 @@ def buyers_features(
         user_id, as_of_date and the features with plain types, sorted by date and user.
     """
     tables = " union all by name ".join(
-        f"select * from {name} where as_of_date in $dates and {_chosen(share)}" for name in FEATURE_TABLES
+        f"select * from {name} where as_of_date in $dates and {is_drawn('user_id', share)}" for name in FEATURE_TABLES
     )
     return make_frame(read(con, tables, {"dates": list(dates)}), 0, left_out).data
-
-
-def _chosen(share: float) -> str:
-    return "true" if share >= 1 else f"hash(user_id) % 10000 < {round(share * 10_000)}"
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Campaign touches with what was known of their users then, and what these users did afterwards, as Polars frames."""
 
+from collections.abc import Iterator
 from datetime import date
 
 import duckdb
 import polars as pl
 
-from lcm_ml.frames.frame import read
+from lcm_ml.frames.frame import is_drawn, read, share_of_users
 from lcm_ml.frames.purchase_history import FEATURE_TABLES
+from lcm_ml.warehouse.connection import first_row
 
 CONTROL = "control"
+SCORED_AT_ONCE = 100_000
+"""Users; each has a row for every kind of campaign."""
 KEYS = ("campaign_id", "user_id", "touched_date")
 STALE = (
     # Known as of the touch itself, under names that begin with touch_.
@@ -25,6 +29,8 @@ NOT_FEATURES = {
     # Dozens of levels each, of which a few thousand touches tell nothing.
     *("favourite_category", "favourite_brand"),
 }
+_FIRST_OF_A_DAY = "qualify row_number() over (partition by campaign_id, user_id, touched_date order by touched_at) = 1"
+"""Of several touches of a user by a campaign on one day."""
 _PURCHASES = """
     purchases as (
         select user_id, purchase_date, orders, amount, date '0001-01-01' as linked_date
@@ -36,8 +42,19 @@ _PURCHASES = """
     )"""
 
 
-def touches_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+def touching_share(con: duckdb.DuckDBPyConnection, as_of: date, most: int | None) -> float:
+    """The share of users whose touches before `as_of` are no more than `most` together."""
+    row = first_row(con, "select count(*) from marts.campaign_touches where touched_date < ?", [as_of])
+    return share_of_users(row[0] if row else 0, most)
+
+
+def touches_before(con: duckdb.DuckDBPyConnection, as_of: date, share: float = 1.0) -> pl.DataFrame:
     """Touches strictly before `as_of`, of every arm; a response that came later is none yet.
+
+    Args:
+        con: an open connection to a built warehouse.
+        as_of: the as_of_date.
+        share: of the users, drawn as those of a training frame, with all of their touches.
 
     Returns:
         campaign_id, kind, channel, ends_date, user_id, touched_date, arm, responded_date and cost, sorted by date,
@@ -46,7 +63,7 @@ def touches_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
     """
     return read(
         con,
-        """
+        f"""
         select
             campaign_id,
             coalesce(kind, 'unknown') as kind,
@@ -58,8 +75,8 @@ def touches_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
             case when responded_date < $as_of then responded_date end as responded_date,
             cast(cost as double) as cost
         from marts.campaign_touches
-        where touched_date < $as_of
-        qualify row_number() over (partition by campaign_id, user_id, touched_date order by touched_at) = 1
+        where touched_date < $as_of and {is_drawn("user_id", share)}
+        {_FIRST_OF_A_DAY}
         order by touched_date, campaign_id, user_id
         """,
         {"as_of": as_of},
@@ -105,13 +122,12 @@ def with_outcomes(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, as_of: 
     )
 
 
-def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
+def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame) -> pl.DataFrame:
     """What was known of each row's user: features of the last as_of_date by then, and recency as of the day itself.
 
     Args:
         con: an open connection to a built warehouse.
         touches: user_id and touched_date among its columns.
-        history: touches as of `touches_before`, for what earlier contacts came to.
 
     Returns:
         The rows whose user was in marts.user_features or lapsed_user_features then, with these features, is_lapsed, and
@@ -119,7 +135,6 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
         far, responses that were known, and days since the last contact.
     """
     con.register("touches_asked", touches.select("user_id", "touched_date").unique().to_arrow())
-    con.register("touches_known", history.select("user_id", "touched_date", "arm", "responded_date").to_arrow())
     active, lapsed = FEATURE_TABLES
     try:
         features = read(
@@ -149,6 +164,12 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
                 group by t.user_id, t.touched_date
             ),
 
+            known as (
+                select * from marts.campaign_touches
+                semi join touches_asked using (user_id)
+                {_FIRST_OF_A_DAY}
+            ),
+
             contacted as (
                 select
                     t.user_id,
@@ -157,7 +178,7 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
                     count(*) filter (where k.responded_date < t.touched_date) as touch_responses,
                     t.touched_date - max(k.touched_date) as touch_days_since_last_contact
                 from touches_asked as t
-                inner join touches_known as k
+                inner join known as k
                     on t.user_id = k.user_id and k.touched_date < t.touched_date and k.arm != '{CONTROL}'
                 group by t.user_id, t.touched_date
             ),
@@ -183,7 +204,6 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
         )
     finally:
         con.unregister("touches_asked")
-        con.unregister("touches_known")
     decimals = [name for name, kind in features.schema.items() if kind.is_decimal()]
     return touches.join(
         features.with_columns(pl.col(decimals).cast(pl.Float64), pl.col("^touch_(orders|amount)_.*$").fill_null(0.0)),
@@ -196,6 +216,20 @@ def with_features(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, history
 def _sums(column: str, days: int) -> str:
     within = f"filter (where p.purchase_date >= t.touched_date - {days})"
     return f"coalesce(cast(sum(p.{column}) {within} as double), 0) as touch_{column}_{days}d"
+
+
+def rows_to_score(con: duckdb.DuckDBPyConnection, as_of: date, kinds: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Everybody known at `as_of` with every kind of campaign, as touched then, SCORED_AT_ONCE users at a time.
+
+    Args:
+        con: an open connection to a built warehouse.
+        as_of: the as_of_date.
+        kinds: of `kinds_to_score`.
+    """
+    users = known_users(con, as_of)
+    # Once also where there is nobody: no rows have columns too.
+    for start in range(0, max(users.height, 1), SCORED_AT_ONCE):
+        yield with_features(con, users.slice(start, SCORED_AT_ONCE)).join(kinds, how="cross")
 
 
 def known_users(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
@@ -215,8 +249,8 @@ def known_users(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
     )
 
 
-def with_untouched(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame) -> pl.DataFrame:
-    """The touches and, as controls of each campaign, everybody it left alone.
+def with_untouched(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame, share: float = 1.0) -> pl.DataFrame:
+    """The touches and, as controls of each campaign, everybody it left alone, of the same share of the users.
 
     They are those with features at the last as_of_date at or before the campaign's commonest day of contact, as of
     that day.
@@ -240,7 +274,9 @@ def with_untouched(con: duckdb.DuckDBPyConnection, touches: pl.DataFrame) -> pl.
         ),
 
         users as (
-            select user_id, as_of_date from {active} union select user_id, as_of_date from {lapsed}
+            select user_id, as_of_date from {active} where {is_drawn("user_id", share)}
+            union
+            select user_id, as_of_date from {lapsed} where {is_drawn("user_id", share)}
         )
 
         select dated.campaign_id, users.user_id, dated.touched_date
@@ -264,22 +300,30 @@ def touch_features(touches: pl.DataFrame) -> list[str]:
     return [name for name in touches.columns if name not in NOT_FEATURES]
 
 
-def kinds_to_score(touches: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Kinds of campaigns so far, each with its commonest channel, and whether one of it is open at `as_of`.
-
-    Args:
-        touches: as of `touches_before`.
-        as_of: the as_of_date.
+def kinds_to_score(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+    """Kinds of campaigns that had touched somebody before `as_of`.
 
     Returns:
-        kind, channel, is_open, sorted by kind.
+        kind, channel (its commonest one), is_open (whether one of it is, at `as_of`), sorted by kind.
     """
-    return (
-        touches.group_by("kind")
-        .agg(
-            channel=pl.col("channel").mode().sort().first(),
-            is_open=(pl.col("ends_date") >= as_of).any(),
+    return read(
+        con,
+        f"""
+        with channels as (
+            select
+                coalesce(kind, 'unknown') as kind,
+                coalesce(channel, 'unknown') as channel,
+                count(*) as touches,
+                bool_or(coalesce(ends_date >= $as_of, false)) as is_open
+            from marts.campaign_touches
+            where touched_date < $as_of and arm != '{CONTROL}'
+            group by 1, 2
         )
-        .with_columns(pl.col("is_open").fill_null(False))
-        .sort("kind")
+
+        select kind, arg_min(channel, (-touches, channel)) as channel, bool_or(is_open) as is_open
+        from channels
+        group by kind
+        order by kind
+        """,
+        {"as_of": as_of},
     )

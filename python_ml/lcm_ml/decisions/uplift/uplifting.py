@@ -1,6 +1,6 @@
 """From touches to uplift: who can be compared, which learner, how good it is, and each user's effect."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,7 +70,7 @@ class Uplift:
 
 def uplift(
     touches: pl.DataFrame,
-    to_score: pl.DataFrame,
+    to_score: Iterable[pl.DataFrame],
     wanted: Wanted,
     advance: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> Uplift:
@@ -78,7 +78,7 @@ def uplift(
 
     Args:
         touches: of both arms, with features and outcomes (`frames.touches`).
-        to_score: rows of users and campaign kinds with the same features.
+        to_score: rows of users and campaign kinds with the same features, some users at a time.
         wanted: the outcome and what an effect is worth.
         advance: told what is under way.
     """
@@ -121,16 +121,16 @@ def uplift(
         schema_overrides=_METRIC_TYPES,
     )
     advance("scoring", 0.65)
-    scorable = to_score.filter(pl.col("kind").is_in(kinds[kept].tolist()))
-    scores = _scored(
+    scorer = Scorer(
         trial.take(kept),
         touches.filter(pl.Series(kept))["is_purchased"].cast(pl.Float64).to_numpy(),
-        scorable,
-        encoding.matrix(scorable),
         learner,
         wanted,
-        lambda share: advance("scoring", 0.65 + 0.3 * share),
+        lambda share: advance("scoring", 0.65 + 0.25 * share),
     )
+    compared = sorted(set(kinds[kept].tolist()))
+    parts = (part.filter(pl.col("kind").is_in(compared)) for part in to_score)
+    scores = pl.concat([scorer.rows(part, encoding.matrix(part)) for part in parts])
     return replace(
         known,
         metrics=pl.concat([known.metrics, figures.select(known.metrics.columns)]),
@@ -232,50 +232,59 @@ def _warnings(overlap: Overlap, rows: list[dict[str, Any]], learner: str) -> lis
     return found
 
 
-def estimate_effects(
-    trial: Trial,
-    x: FloatMatrix,
-    learner: str,
-    seed: int,
-    advance: Callable[[float], None] = lambda _share: None,
-) -> tuple[FloatArray, FloatArray]:
-    """Effect of each row of `x`, and its standard error.
+def fit_effects(
+    trial: Trial, learner: str, seed: int, advance: Callable[[float], None] = lambda _share: None
+) -> Callable[[FloatMatrix], tuple[FloatArray, FloatArray]]:
+    """What gives each row of a matrix its effect, and its standard error.
 
     The error comes from HALVES fits on random halves of the users: what halves without replacement vary by is what the
     whole varies by (Politis and Romano 1994). It does not hold what the trees smooth away.
     """
-    effect = fit_learners(trial, seed, (learner,)).effects[learner](x)
+    whole = fit_learners(trial, seed, (learner,)).effects[learner]
     halves = []
     for draw in range(HALVES):
         half = trial.take(folds_of(trial.user, 2, seed + 1 + draw) == 0)
-        halves.append(fit_learners(half, seed + 1 + draw, (learner,)).effects[learner](x))
+        halves.append(fit_learners(half, seed + 1 + draw, (learner,)).effects[learner])
         advance((draw + 1) / HALVES)
-    return effect, np.asarray(np.std(halves, axis=0, ddof=1))
+    return lambda x: (whole(x), np.asarray(np.std([effect(x) for effect in halves], axis=0, ddof=1)))
 
 
-def _scored(
-    trial: Trial,
-    purchased: FloatArray,
-    rows: pl.DataFrame,
-    x: FloatMatrix,
-    learner: str,
-    wanted: Wanted,
-    advance: Callable[[float], None],
-) -> pl.DataFrame:
-    effect, error = estimate_effects(trial, x, learner, wanted.seed, advance)
-    purchases = replace(trial, outcome=purchased, is_binary=True)
-    baseline = fit_learners(purchases, wanted.seed, ()).untreated(x)
-    least = wanted.least if wanted.least is not None else LEAST_SHARE_OF_MEAN * _usual(trial.outcome)
-    return (
-        rows.select("user_id", campaign_kind="kind")
-        .with_columns(
-            effect=pl.Series(effect),
-            standard_error=pl.Series(error),
-            baseline_probability=pl.Series(baseline),
-            uplift_segment=pl.Series(uplift_segments(effect, error, baseline, least)),
+class Scorer:
+    """Effects and segments of users, as rows of ml.uplift_scores."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        purchased: FloatArray,
+        learner: str,
+        wanted: Wanted,
+        advance: Callable[[float], None],
+    ) -> None:
+        self._effects = fit_effects(trial, learner, wanted.seed, advance)
+        self._baseline = fit_learners(replace(trial, outcome=purchased, is_binary=True), wanted.seed, ()).untreated
+        self._least = wanted.least if wanted.least is not None else LEAST_SHARE_OF_MEAN * _usual(trial.outcome)
+
+    def rows(self, users: pl.DataFrame, x: FloatMatrix) -> pl.DataFrame:
+        """Those of users with all their kinds of campaigns.
+
+        Args:
+            users: user_id and kind among its columns.
+            x: their encoded features.
+        """
+        effect, error = self._effects(x)
+        baseline = self._baseline(x)
+        return (
+            users.select("user_id", campaign_kind="kind")
+            .with_columns(
+                effect=pl.Series(effect),
+                standard_error=pl.Series(error),
+                baseline_probability=pl.Series(baseline),
+                uplift_segment=pl.Series(uplift_segments(effect, error, baseline, self._least)),
+            )
+            .with_columns(
+                is_best_kind=pl.struct(-pl.col("effect"), "campaign_kind").rank("ordinal").over("user_id") == 1
+            )
         )
-        .with_columns(is_best_kind=pl.struct(-pl.col("effect"), "campaign_kind").rank("ordinal").over("user_id") == 1)
-    )
 
 
 def _usual(outcome: FloatArray) -> float:
