@@ -371,7 +371,7 @@ categories as (
         user_id,
         count(*) as categories_total,
         count(*) filter (where last_date >= cast($as_of + (-84) * interval 1 day as date)) as categories_84d,
-        max(case when category is not null then {'weight': amount_all, 'value': category} end).value as favourite_category,
+        max(case when category is not null then {'weight': coalesce(amount_all, 0), 'value': category} end).value as favourite_category,
         cast(max(amount_all) as double) / nullif(cast(sum(amount_all) as double), 0) as favourite_category_share,
         -- 1 less the cosine of the spending per category, recent against earlier: 0 is the same taste.
         round(
@@ -396,7 +396,7 @@ brands as (
     select
         user_id,
         count(*) as brands_total,
-        max(case when brand is not null then {'weight': amount_all, 'value': brand} end).value as favourite_brand,
+        max(case when brand is not null then {'weight': coalesce(amount_all, 0), 'value': brand} end).value as favourite_brand,
         cast(max(amount_all) as double) / nullif(cast(sum(amount_all) as double), 0) as favourite_brand_share
     from brand_spend
     group by user_id

@@ -73,17 +73,20 @@
     xxhash64({{ columns | join(', ') }})
 {%- endmacro %}
 
-{# The value of `column` that has the largest `weight`; the later value in the alphabet where weights are equal. #}
+{#
+    The value of `column` that has the largest `weight`; the later value in the alphabet where weights are equal. An
+    unknown weight counts as 0: engines would put null first, or last.
+#}
 {% macro heaviest(column, weight) -%}
     {{ return(adapter.dispatch('heaviest', 'lcm')(column, weight)) }}
 {%- endmacro %}
 
 {% macro duckdb__heaviest(column, weight) -%}
-    max(case when {{ column }} is not null then {'weight': {{ weight }}, 'value': {{ column }}} end).value
+    max(case when {{ column }} is not null then {'weight': coalesce({{ weight }}, 0), 'value': {{ column }}} end).value
 {%- endmacro %}
 
 {% macro default__heaviest(column, weight) -%}
-    max(case when {{ column }} is not null then struct({{ weight }} as weight, {{ column }} as value) end).value
+    max(case when {{ column }} is not null then struct(coalesce({{ weight }}, 0) as weight, {{ column }} as value) end).value
 {%- endmacro %}
 
 {#

@@ -16,7 +16,7 @@ from lcm_ml.warehouse import contracts, writer
 START = datetime(2025, 3, 1)
 DAYS = 260
 DATES = (date(2025, 7, 7), date(2025, 9, 29), date(2025, 10, 27))
-CATEGORIES = {f"p{k}": f"c{k % 4}" for k in range(12)}
+CATEGORIES = {f"p{k}": f"c{k % 4}" for k in range(12)} | {"priceless": "z"}
 
 
 def random_events(seed: int) -> list[dict[str, Any]]:
@@ -67,6 +67,10 @@ def random_events(seed: int) -> list[dict[str, Any]]:
                     events.append(common | review)
             moment += timedelta(days=rng.expovariate(1 / gap) + 0.2)
             order += 1
+    # What was paid for `priceless` is not known: it is no favourite for that.
+    for day, product, amount in ((100, "p0", 5.0), (150, "priceless", None), (210, "p1", 3.0)):
+        line = {"event_type": "purchase", "event_time": START + timedelta(days=day), "session_id": f"day{day}"}
+        events.append(line | {"user_id": "u60", "order_id": f"day{day}", "product_id": product, "amount": amount})
     for number, event in enumerate(events):
         event["event_id"] = f"e{number}"
     return events
@@ -135,7 +139,7 @@ def by_hand(past: list[dict[str, Any]], day: date) -> dict[str, Any]:
     days = sorted({event["event_time"].date() for event in purchases})
     gaps = [(later - earlier).days for earlier, later in itertools.pairwise(days)]
     recency = (day - days[-1]).days if days else None
-    spend = [(ago(event), event["amount"], event.get("discount") or 0, event["product_id"]) for event in purchases]
+    spend = [(ago(event), event["amount"] or 0, event.get("discount") or 0, event["product_id"]) for event in purchases]
     categories: dict[str, list[float]] = {}
     for when, amount, _, product in spend:
         recent_earlier = categories.setdefault(CATEGORIES[product], [0.0, 0.0])
@@ -170,7 +174,8 @@ def by_hand(past: list[dict[str, Any]], day: date) -> dict[str, Any]:
         "discounted_line_share_total": sum(d > 0 for *_, d, _ in spend) / len(spend) if spend else None,
         "products_total": len({product for *_, product in spend}),
         "categories_total": len(categories),
-        "categories_84d": sum(recent > 0 for recent, _ in categories.values()),
+        "categories_84d": len({CATEGORIES[product] for when, _, _, product in spend if when <= 84}),
+        "favourite_category": max(categories, key=lambda name: (sum(categories[name]), name)) if spend else None,
         "favourite_category_share": max(map(sum, categories.values())) / total if spend else None,
         "interest_drift": 1 - dot / (norms[0] * norms[1]) if norms[0] and norms[1] else None,
         "sessions_28d": sum((day - when).days <= 28 for _, when in sessions),
