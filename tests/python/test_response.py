@@ -8,7 +8,16 @@ import pytest
 from lifecycle import change, lcm, query
 
 from lcm_ml.decisions.response import respond
-from lcm_ml.frames.touches import known_users, touch_features, touches_before, with_features, with_outcomes
+from lcm_ml.frames.touches import (
+    kinds_to_score,
+    known_users,
+    rows_to_score,
+    touch_features,
+    touches_before,
+    touching_share,
+    with_features,
+    with_outcomes,
+)
 
 # Every third user responds to three offers in four; the others never do.
 OFFERS = """
@@ -81,6 +90,29 @@ def test_what_came_later_is_not_known_at_a_touch(offered):
     assert users["user_id"].n_unique() == users.height
     told = set(touch_features(rows))
     assert not told & {"orders", "spend", "is_responded", "is_purchased", "responded_date", "arm", "touched_date"}
+
+
+def test_of_many_touches_a_share_of_the_users_is_learned_from_with_all_of_theirs(offered, monkeypatch):
+    as_of = date(2025, 12, 31)
+    with duckdb.connect(str(offered), read_only=True) as con:
+        everything = touches_before(con, as_of)
+        most = everything.height // 3
+        share = touching_share(con, as_of, most)
+        drawn = touches_before(con, as_of, share)
+        assert share in (0.5, 0.25)
+        assert touching_share(con, as_of, None) == touching_share(con, as_of, everything.height) == 1
+        assert 0 < drawn.height < everything.height / 2
+        theirs = everything.join(drawn.select("user_id").unique(), on="user_id", how="semi", maintain_order="left")
+        assert drawn.equals(theirs)
+        everybody = with_features(con, theirs)
+        # What others were sent, and in which part a user is scored, changes nothing.
+        assert with_features(con, drawn).equals(everybody)
+        kinds = kinds_to_score(con, as_of)
+        whole = pl.concat(rows_to_score(con, as_of, kinds))
+        monkeypatch.setattr("lcm_ml.frames.touches.SCORED_AT_ONCE", 7)
+        parts = list(rows_to_score(con, as_of, kinds))
+    assert len(parts) > 3
+    assert pl.concat(parts).equals(whole)
 
 
 def test_too_few_touches_give_a_note_and_no_rows(offered):
