@@ -143,6 +143,29 @@ def test_prices_and_a_core_reach_the_optimum_of_the_whole_programme(monkeypatch,
         assert found.shadow_price == pytest.approx(-whole.ineqlin.marginals[0], rel=0.02)
 
 
+def test_users_at_a_near_tie_need_no_larger_programme(monkeypatch):
+    sizes = []
+    solved = allocation._solved
+
+    def counted(costs, *rest):
+        sizes.append(len(costs))
+        return solved(costs, *rest)
+
+    monkeypatch.setattr(allocation, "_solved", counted)
+    rng = np.random.default_rng(0)
+    users = 100_000
+    # As trees tell effects: of a few sizes, some of which hardly differ.
+    near = 0.3 + rng.choice([0, 1e-4, 2e-4, 3e-4, 8e-3], users)
+    profit = np.where(np.arange(users) < 1000, 5.0, near)
+    options = Options(np.arange(users), np.zeros(users, dtype=np.int64), np.full(users, 0.01), profit)
+    allocator = Allocator(options, np.array([np.inf]))
+    for budget in (50.0, 200.0, 700.0):
+        found = allocator.at(budget)
+        assert found.upper_bound - profit[found.chosen].sum() <= 1e-5 * found.upper_bound
+        assert len(found.chosen) == pytest.approx(100 * budget, abs=1)
+    assert max(sizes) <= allocation.CORE_USERS
+
+
 def test_an_option_that_another_beats_is_left_out_but_not_where_its_channel_is_scarce():
     options = Options(np.zeros(4, int), np.array([0, 0, 1, 1]), np.array([1.0, 2, 2, 1]), np.array([5.0, 4, 6, -1]))
     assert worth_a_look(options, np.array([0, 0])).tolist() == [True, False, True, False]

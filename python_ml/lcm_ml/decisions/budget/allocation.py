@@ -151,11 +151,24 @@ class Allocator:
         # differ in nothing but a cost. Each takes one of the allocations, in the proportions that keep the limits.
         support = np.flatnonzero(mix.x > WHOLE)
         choices = np.stack([self._choice(place) for place in support.tolist()])
-        spread = np.arange(choices.shape[1]) * GOLDEN % 1
-        drawn = np.searchsorted(mix.x[support].cumsum()[:-1], spread)
+        drawn = np.searchsorted(mix.x[support].cumsum()[:-1], self._spread(choices[0], choices[-1]))
         choice = choices[drawn, np.arange(choices.shape[1])]
         tied = (choices != choices[0]).any(axis=0)
         return choice, np.where(tied, 0.0, margin)
+
+    def _spread(self, one: IntArray, other: IntArray) -> FloatArray:
+        """A number between 0 and 1 for each user, evenly spread among those to whom the two choices mean the same.
+
+        Any part of the users by these numbers then uses its share of each limit, and brings its share of the profit.
+        """
+        known = (
+            np.r_[of, nothing] for of, nothing in ((self._line, -1), (self._options.cost, 0), (self._options.profit, 0))
+        )
+        lines, costs, profits = ([values[one], values[other]] for values in known)
+        order = np.lexsort((profits[1] - profits[0], costs[1] - costs[0], *lines))
+        spread = np.empty(len(order))
+        spread[order] = np.arange(len(order)) * GOLDEN % 1
+        return spread
 
     def _choice(self, place: int) -> IntArray:
         """Option of each user in the allocation that a round led to; -1 is none."""
