@@ -74,7 +74,7 @@
             max(days_ago) as days_since_first_event,
             min(days_ago) filter (where views > 0) as days_since_last_view,
             min(days_ago) filter (where carts > 0) as days_since_last_cart,
-            count(distinct case when days_ago <= 84 then days_ago end) as active_days_84d,
+            {{ count_distinct_small("case when days_ago <= 84 then days_ago end") }} as active_days_84d,
             count(*) filter (where days_ago <= 28) as sessions_28d,
             count(*) filter (where days_ago <= 84) as sessions_84d,
             count(*) filter (where days_ago > 28 and days_ago <= 56) as sessions_28d_before,
@@ -135,8 +135,7 @@
             cast(coalesce(sum(amount) filter (where days_ago > 28 and days_ago <= 56), 0) as double) as amount_28d_before,
             count(*) filter (where days_ago > 84 and days_ago <= 168)
                 as orders_84d_before,
-            count(distinct case when days_ago <= 84 then days_ago // 7 end)
-                as purchase_weeks_84d,
+            {{ count_distinct_small("case when days_ago <= 84 then days_ago // 7 end") }} as purchase_weeks_84d,
             cast(sum(amount) filter (where days_ago <= 84) as double)
             / nullif(count(*) filter (where days_ago <= 84), 0) as order_value_84d,
             cast(sum(amount) as double) / count(*) as order_value_total,
