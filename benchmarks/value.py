@@ -101,7 +101,7 @@ def scaled(users: int, seed: int = 0) -> None:
         features.head(100_000).with_columns(days),
         some.select("user_id", days, purchases=rng.poisson(2.0, 100_000) * 1.0, amount=rng.gamma(1.0, 40.0, 100_000)),
     )
-    found = value.forecast(summaries, features, model, quantiles, past, 90)
+    found = value.forecast(summaries, [features], model, quantiles, past, 90)
     assert isinstance(found.trees, spend_trees.SpendTrees)
     told("one horizon: trees fitted, all users predicted")
     rows = value.value_rows(found, 90, spend_trees.NAME).with_columns(run_id=pl.lit("run"))

@@ -50,6 +50,8 @@ RATES = st.floats(0.05, 20)
 
 
 @example(1.0, 1.0, 0.99999, 1.0, 0, 1.0, 1.0)
+@example(1.0, 1.0, 2.0, 1.0, 99, 1.0, 2.0)
+@example(1.0, 1.0, 2.0, 9.94356799934118, 99, 1.0, 1.0)
 @given(RATES, st.floats(1, 100), RATES, RATES, st.integers(0, 300), st.floats(1, 30), st.floats(1, 1000))
 def test_expected_purchases_grow_with_the_horizon_and_exceed_the_chance_of_one(r, alpha, a, b, x, gap, silent):
     model, known = BgNbd(r, alpha, a, b), one(x, x * gap, x * gap + silent)
@@ -119,10 +121,23 @@ def forecasts(plain):
     now = pl.col("as_of_date") == AT
     past = value.Past(plain["past"], plain["features"].filter(~now), plain["outcomes"].filter(~now))
     quantiles = model.quantiles(plain["users"], [HORIZON])
-    found = value.forecast(plain["users"], plain["features"].filter(now), model, quantiles, past, HORIZON)
+    found = value.forecast(plain["users"], [plain["features"].filter(now)], model, quantiles, past, HORIZON)
     outcome = value.with_outcomes(plain["users"].select(value.KEYS), plain["outcomes"])
     compared = value.compared(found, plain["users"], HORIZON)
     return model, found, compared, outcome, evaluate(compared, outcome)
+
+
+def test_some_users_at_a_time_are_forecast_as_all_at_once(plain, forecasts):
+    model, whole, *_ = forecasts
+    now = pl.col("as_of_date") == AT
+    past = value.Past(plain["past"], plain["features"].filter(~now), plain["outcomes"].filter(~now))
+    features = plain["features"].filter(now)
+    some, others = features.gather_every(3), features.filter(pl.int_range(pl.len()) % 3 > 0)
+    parts = [some, features.clear(), others]
+    found = value.forecast(plain["users"], parts, model, model.quantiles(plain["users"], [HORIZON]), past, HORIZON)
+    assert found.by_trees.equals(whole.by_trees)
+    nobody = value.forecast(plain["users"], [], model, model.quantiles(plain["users"], [HORIZON]), past, HORIZON)
+    assert nobody.by_trees is None
 
 
 def figure(figures: pl.DataFrame, model: str, metric: str) -> dict[str, float]:

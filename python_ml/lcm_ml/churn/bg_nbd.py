@@ -75,7 +75,11 @@ class BgNbd:
         c = a + self.b + x - 1
         c = np.where(np.abs(c) < 1e-9, 1e-9, c)
         z = days / (self.alpha + age + days)
-        gone = (1 - z) ** (a - 1) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
+        one, other = a + self.b - 1 - self.r, a - 1
+        series = hyp2f1(one, other, c, z)
+        # scipy's overflows where c less both is a large whole number, and is right beside it.
+        series = np.where(np.isfinite(series), series, hyp2f1(one, other, c * (1 + 1e-9), z))
+        gone = (1 - z) ** (a - 1) * series
         return np.asarray(self.probability_alive(x, t_x, age) * c / (a - 1) * (1 - gone))
 
 

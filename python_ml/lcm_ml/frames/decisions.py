@@ -160,15 +160,19 @@ def uplift_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
 
 
 def recommended_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
-    """Recommendations at this very date: user_id, rank, product_id, title, is_repeat; sorted by user and rank."""
+    """The first recommendation of a new product at this very date, and the first of one bought before.
+
+    Returns:
+        user_id, rank, product_id, is_repeat; sorted by user and rank.
+    """
     return read(
         con,
         """
-        select listed.user_id, listed.rank, listed.product_id, products.title, listed.is_repeat
-        from ml.recommendations as listed
-        left join marts.products as products on listed.product_id = products.product_id
-        where listed.as_of_date = $as_of
-        order by listed.user_id, listed.rank
+        select user_id, rank, product_id, is_repeat
+        from ml.recommendations
+        where as_of_date = $as_of
+        qualify row_number() over (partition by user_id, is_repeat order by rank) = 1
+        order by user_id, rank
         """,
         {"as_of": as_of},
     )

@@ -1,6 +1,6 @@
 """What users purchased before a date, and what they purchased in the time after it, as Polars frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,6 +11,8 @@ from lcm_ml.frames.frame import is_drawn, make_frame, read
 from lcm_ml.warehouse.connection import first_row
 
 FEATURE_TABLES = ("marts.user_features", "marts.lapsed_user_features")
+READ_AT_ONCE = 100_000
+"""Users whose features of one date are in memory together."""
 
 
 def purchase_summaries(
@@ -105,7 +107,11 @@ def purchase_outcomes(con: duckdb.DuckDBPyConnection, dates: Sequence[date], hor
 
 
 def buyers_features(
-    con: duckdb.DuckDBPyConnection, dates: Sequence[date], left_out: Sequence[str], share: float = 1.0
+    con: duckdb.DuckDBPyConnection,
+    dates: Sequence[date],
+    left_out: Sequence[str],
+    share: float = 1.0,
+    part: tuple[int, int] = (0, 1),
 ) -> pl.DataFrame:
     """Features of active and lapsed users at `dates`.
 
@@ -114,13 +120,14 @@ def buyers_features(
         dates: as_of_dates.
         left_out: columns that no model sees, as in the var non_model_features.
         share: of the users, those that `purchase_summaries` takes.
+        part: a number from 0 and how many parts there are: the users of one of them.
 
     Returns:
         user_id, as_of_date and the features with plain types, sorted by date and user.
     """
-    tables = " union all by name ".join(
-        f"select * from {name} where as_of_date in $dates and {is_drawn('user_id', share)}" for name in FEATURE_TABLES
-    )
+    number, parts = part
+    wanted = f"as_of_date in $dates and {is_drawn('user_id', share)} and hash(user_id) % {parts} = {number}"
+    tables = " union all by name ".join(f"select * from {name} where {wanted}" for name in FEATURE_TABLES)
     return make_frame(read(con, tables, {"dates": list(dates)}), 0, left_out).data
 
 
@@ -143,12 +150,19 @@ class PurchaseReader:
         """The as_of_dates, oldest first."""
         return [row[0] for row in self.con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
 
-    def at(self, dates: Sequence[date], share: float = 1.0) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Summaries and features of a share of the users at `dates`."""
-        return (
-            purchase_summaries(self.con, dates, self.horizons, share),
-            buyers_features(self.con, dates, self.left_out, share),
-        )
+    def summaries(self, dates: Sequence[date], share: float = 1.0) -> pl.DataFrame:
+        """As `purchase_summaries`."""
+        return purchase_summaries(self.con, dates, self.horizons, share)
+
+    def features(self, dates: Sequence[date], share: float = 1.0) -> pl.DataFrame:
+        """As `buyers_features`."""
+        return buyers_features(self.con, dates, self.left_out, share)
+
+    def features_at(self, as_of: date, users: int, share: float = 1.0) -> Iterator[pl.DataFrame]:
+        """Features of a share of the users at one date, READ_AT_ONCE of about `users` at a time."""
+        parts = 1 + users // READ_AT_ONCE
+        for number in range(parts):
+            yield buyers_features(self.con, [as_of], self.left_out, share, (number, parts))
 
     def outcomes(self, dates: Sequence[date], horizon_days: int) -> pl.DataFrame:
         """As `purchase_outcomes`."""

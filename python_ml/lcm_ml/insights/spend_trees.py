@@ -81,14 +81,14 @@ def with_history(
 
     Args:
         features: of active and lapsed users, from `frames.purchase_history.buyers_features`.
-        summaries: of the same dates, from `frames.purchase_history.purchase_summaries`.
+        summaries: of the same dates, from `frames.purchase_history.purchase_summaries`; of other users too.
         model: fitted on what was known when the trees are fitted.
         horizon_days: the horizon.
 
     Returns:
         A row for each user and date in both, sorted by date and user.
     """
-    told = summaries.select(
+    told = summaries.join(features.select(KEYS), on=KEYS, how="semi").select(
         *KEYS,
         "repeats",
         "last_age",

@@ -1,6 +1,6 @@
 """Expected purchases and spend per user: two models, held against what happened and against the naive guess."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -82,7 +82,7 @@ def naive(users: pl.DataFrame, horizon_days: int) -> pl.DataFrame:
 
 def forecast(
     users: pl.DataFrame,
-    features: pl.DataFrame,
+    features: Iterable[pl.DataFrame],
     model: PurchaseModel,
     quantiles: Mapping[int, "conformal.FloatArray"],
     past: Past | None,
@@ -94,7 +94,7 @@ def forecast(
 
     Args:
         users: summaries of everybody who had purchased by the date.
-        features: of those who have any.
+        features: of those who have any, some users at a time.
         model: fitted to `users`.
         quantiles: of the spend by horizon, from `model.quantiles(users, ...)`.
         past: what is known of the horizon; None where no other date's horizon is over.
@@ -119,7 +119,11 @@ def forecast(
     trees = fit_spend_trees(rows, moment, horizon_days, model.unit, seed)
     if trees is None:
         return Forecast(by_history)
-    predicted = trees.predict(with_history(features, users, model, horizon_days))
+    known = (with_history(part, users, model, horizon_days) for part in features)
+    parts = [trees.predict(part) for part in known if part.height]
+    if not parts:
+        return Forecast(by_history)
+    predicted = pl.concat(parts).sort("user_id")
     alive = by_history.select(*KEYS, "probability_alive")
     return Forecast(by_history, predicted.join(alive, on=KEYS).select(VALUE_COLUMNS), trees)
 

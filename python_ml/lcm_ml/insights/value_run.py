@@ -60,7 +60,7 @@ def find_values(
     """
     advance("reading", 0.0)
     refunded = reader.refunded_share(moment)
-    users, features = reader.at([moment])
+    users = reader.summaries([moment])
     if not purchase_model.is_enough(users):
         empty = pl.DataFrame()
         return Values(moment, users, None, (), empty, empty, discount_rate, refunded, (f"{purchase_model.TOO_FEW}.",))
@@ -74,6 +74,7 @@ def find_values(
         advance(f"{days} days", 0.3 + 0.2 * place)
         past = _past(reader, moment, days, users.height) if found.evaluated_at else None
         tried = spend_trees.NAME in found.figures["model_name"]
+        features = reader.features_at(moment, users.height)
         forecast = value.forecast(users, features, model, quantiles, past, days, seed, use_trees=tried)
         judged.append(found)
         rows.append(value.value_rows(forecast, days, found.served))
@@ -95,7 +96,7 @@ def _past(reader: PurchaseReader, moment: date, days: int, buyers: int) -> value
     if not dates:
         return None
     share = min(1.0, MAX_TRAINING_ROWS / max(1, buyers * len(dates)))
-    return value.Past(*reader.at(dates, share), reader.outcomes(dates, days))
+    return value.Past(reader.summaries(dates, share), reader.features(dates, share), reader.outcomes(dates, days))
 
 
 def _judged(reader: PurchaseReader, moment: date, days: int, buyers: int, seed: int) -> Judged:
@@ -108,12 +109,14 @@ def _judged(reader: PurchaseReader, moment: date, days: int, buyers: int, seed: 
         return _with_note(alone, note)
     at = known[-1]
     before = reader.buyers_before(at)
-    users, features = reader.at([at], min(1.0, MAX_EVALUATED_USERS / max(1, before)))
+    share = min(1.0, MAX_EVALUATED_USERS / max(1, before))
+    users = reader.summaries([at], share)
     if not purchase_model.is_enough(users):
         return _with_note(alone, f"{days} days: too few users purchased before {at} to validate; BG/NBD serves")
     model = fit_purchase_model(users, seed)
     past = _past(reader, at, days, buyers)
     quantiles = model.quantiles(users, [days], seed)
+    features = reader.features_at(at, users.height, share)
     forecasts = value.forecast(users, features, model, quantiles, past, days, seed)
     outcome = value.with_outcomes(users.select(value.KEYS), reader.outcomes([at], days))
     compared = value.compared(forecasts, users, days)
