@@ -107,7 +107,6 @@ def run_uplift(
         known = with_features(con, with_outcomes(con, compared, day, days))
         rows = rows_to_score(con, day, kinds_to_score(con, day))
         found = uplift(known, rows, Wanted(outcome, days, min_effect, seed), advance)
-        found.about["users_share"] = share
         advance("writing", 0.97)
         return _tables(found, outcome, days), (found, share)
 
