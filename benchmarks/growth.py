@@ -29,7 +29,7 @@ from speed.shop import EVENTS_PER_USER, ROOT, SIZES, Shop, environment, program
 
 RESULTS = Path(__file__).parent / "results"
 CHART = ROOT / "docs" / "images" / "growth.svg"
-SHOWN = {"load", "build", "fit", "score", "segment", "value", "recommend", "publish"}
+SHOWN = {"load", "build", "fit", "score", "value", "recommend", "uplift", "publish"}
 PROJECT = ("models", "macros", "seeds", "tests", "dbt_project.yml", "profiles.yml")
 HALF_THE_DATES = {"min_history_days": 56 + 6 * 28}
 
