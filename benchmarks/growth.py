@@ -92,8 +92,12 @@ def steps(shop: Shop, project: Path) -> Iterator[dict[str, Any]]:
     """
     path = Path(tempfile.mkdtemp(prefix="whole-", dir=shop.folder)) / "lcm.duckdb"
     try:
-        yield told(measured("load", ["load", "files", *shop.files_of("history", first=True)], path, project))
-        run = measured("run", ["run", "--json"], path, project)
+        load = measured(["load", "files", *shop.files_of("history", first=True)], path, project)
+        if load.failed:
+            # A run would take the sample.
+            raise SystemExit(f"lcm-ml load ended: {load.failed}")
+        yield told(load)
+        run = measured(["run", "--json"], path, project)
         start = run.memory.began + run.seconds - sum(lap["seconds"] for lap in run.laps)
         for lap in run.laps:
             end = start + lap["seconds"]
@@ -123,9 +127,9 @@ def told(of: Measured, start: float = 0.0, end: float = float("inf")) -> dict[st
     return found
 
 
-def measured(step: str, words: list[str], warehouse: Path, project: Path) -> Measured:
-    """Run lcm-ml."""
-    log = warehouse.with_name(f"{step}.jsonl")
+def measured(words: list[str], warehouse: Path, project: Path) -> Measured:
+    """Run lcm-ml; the step is its first word."""
+    log = warehouse.with_name(f"{words[0]}.jsonl")
     began = time.monotonic()
     process = subprocess.Popen(
         [str(program("lcm-ml")), "--log", str(log), *words],
@@ -139,7 +143,7 @@ def measured(step: str, words: list[str], warehouse: Path, project: Path) -> Mea
     code = process.wait()
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return Measured(
-        step,
+        words[0],
         time.monotonic() - began,
         memory,
         [line for line in lines if line["event"] == "lap"],

@@ -9,7 +9,6 @@ from lifecycle import change, lcm, query
 
 from lcm_ml.decisions.response import respond
 from lcm_ml.frames.touches import (
-    kinds_to_score,
     known_users,
     rows_to_score,
     touch_features,
@@ -107,10 +106,9 @@ def test_of_many_touches_a_share_of_the_users_is_learned_from_with_all_of_theirs
         everybody = with_features(con, theirs)
         # What others were sent, and in which part a user is scored, changes nothing.
         assert with_features(con, drawn).equals(everybody)
-        kinds = kinds_to_score(con, as_of)
-        whole = pl.concat(rows_to_score(con, as_of, kinds))
-        monkeypatch.setattr("lcm_ml.frames.touches.SCORED_AT_ONCE", 7)
-        parts = list(rows_to_score(con, as_of, kinds))
+        whole = pl.concat(rows_to_score(con, as_of))
+        monkeypatch.setattr("lcm_ml.frames.touches.USERS_AT_ONCE", 7)
+        parts = list(rows_to_score(con, as_of))
     assert len(parts) > 3
     assert pl.concat(parts).equals(whole)
 

@@ -77,8 +77,9 @@ class BgNbd:
         z = days / (self.alpha + age + days)
         one, other = a + self.b - 1 - self.r, a - 1
         series = hyp2f1(one, other, c, z)
-        # scipy's overflows where c less both is a large whole number, and is right beside it.
-        series = np.where(np.isfinite(series), series, hyp2f1(one, other, c * (1 + 1e-9), z))
+        # scipy's overflows where c less both is a large whole number, which is rare, and is right beside it.
+        if not np.isfinite(series).all():
+            series = np.where(np.isfinite(series), series, hyp2f1(one, other, c * (1 + 1e-9), z))
         gone = (1 - z) ** (a - 1) * series
         return np.asarray(self.probability_alive(x, t_x, age) * c / (a - 1) * (1 - gone))
 

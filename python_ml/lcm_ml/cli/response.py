@@ -62,7 +62,6 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
     from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.touches import (
         CONTROL,
-        kinds_to_score,
         rows_to_score,
         touches_before,
         touching_share,
@@ -78,7 +77,7 @@ def run_response(as_of: datetime | None, advance: Advance, days: int = 28, seed:
         share = touching_share(con, day, built_settings(con)["max_training_rows"])
         touched = touches_before(con, day, share).filter(pl.col("arm") != CONTROL)
         known = with_features(con, with_outcomes(con, touched, day, days))
-        rows = rows_to_score(con, day, kinds_to_score(con, day))
+        rows = rows_to_score(con, day)
         found = respond(known, rows, days, seed, lambda what, done: advance(what, 0.1 + 0.85 * done))
         return _tables(found, days), (found, share)
 

@@ -86,7 +86,6 @@ def run_uplift(
     from lcm_ml.decisions.uplift.uplifting import Wanted, uplift
     from lcm_ml.frames.frame import built_settings
     from lcm_ml.frames.touches import (
-        kinds_to_score,
         rows_to_score,
         touches_before,
         touching_share,
@@ -105,7 +104,7 @@ def run_uplift(
         touched = touches_before(con, day, share)
         compared = with_untouched(con, touched, share) if controls == Controls.untouched else touched
         known = with_features(con, with_outcomes(con, compared, day, days))
-        rows = rows_to_score(con, day, kinds_to_score(con, day))
+        rows = rows_to_score(con, day)
         found = uplift(known, rows, Wanted(outcome, days, min_effect, seed), advance)
         advance("writing", 0.97)
         return _tables(found, outcome, days), (found, share)

@@ -11,7 +11,7 @@ from lcm_ml.frames.frame import is_drawn, make_frame, read
 from lcm_ml.warehouse.connection import first_row
 
 FEATURE_TABLES = ("marts.user_features", "marts.lapsed_user_features")
-READ_AT_ONCE = 100_000
+USERS_AT_ONCE = 100_000
 """Users whose features of one date are in memory together."""
 
 
@@ -159,8 +159,8 @@ class PurchaseReader:
         return buyers_features(self.con, dates, self.left_out, share)
 
     def features_at(self, as_of: date, users: int, share: float = 1.0) -> Iterator[pl.DataFrame]:
-        """Features of a share of the users at one date, READ_AT_ONCE of about `users` at a time."""
-        parts = 1 + users // READ_AT_ONCE
+        """Features of a share of the users at one date, USERS_AT_ONCE of about `users` at a time."""
+        parts = 1 + users // USERS_AT_ONCE
         for number in range(parts):
             yield buyers_features(self.con, [as_of], self.left_out, share, (number, parts))
 

@@ -7,12 +7,10 @@ import duckdb
 import polars as pl
 
 from lcm_ml.frames.frame import is_drawn, read, share_of_users
-from lcm_ml.frames.purchase_history import FEATURE_TABLES
+from lcm_ml.frames.purchase_history import FEATURE_TABLES, USERS_AT_ONCE
 from lcm_ml.warehouse.connection import first_row
 
 CONTROL = "control"
-SCORED_AT_ONCE = 100_000
-"""Users; each has a row for every kind of campaign."""
 KEYS = ("campaign_id", "user_id", "touched_date")
 STALE = (
     # Known as of the touch itself, under names that begin with touch_.
@@ -218,18 +216,12 @@ def _sums(column: str, days: int) -> str:
     return f"coalesce(cast(sum(p.{column}) {within} as double), 0) as touch_{column}_{days}d"
 
 
-def rows_to_score(con: duckdb.DuckDBPyConnection, as_of: date, kinds: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Everybody known at `as_of` with every kind of campaign, as touched then, SCORED_AT_ONCE users at a time.
-
-    Args:
-        con: an open connection to a built warehouse.
-        as_of: the as_of_date.
-        kinds: of `kinds_to_score`.
-    """
-    users = known_users(con, as_of)
+def rows_to_score(con: duckdb.DuckDBPyConnection, as_of: date) -> Iterator[pl.DataFrame]:
+    """Everybody known at `as_of` with every kind of campaign so far, as touched then, USERS_AT_ONCE at a time."""
+    users, kinds = known_users(con, as_of), kinds_to_score(con, as_of)
     # Once also where there is nobody: no rows have columns too.
-    for start in range(0, max(users.height, 1), SCORED_AT_ONCE):
-        yield with_features(con, users.slice(start, SCORED_AT_ONCE)).join(kinds, how="cross")
+    for start in range(0, max(users.height, 1), USERS_AT_ONCE):
+        yield with_features(con, users.slice(start, USERS_AT_ONCE)).join(kinds, how="cross")
 
 
 def known_users(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:

@@ -8,7 +8,7 @@ DRAWS = 1000
 MANY = 10_000
 """Users from whom on a mean's resamples follow a normal law so closely that none are drawn."""
 Z = 1.959964
-"""Of a 95 % interval."""
+"""Standard errors on either side of a 95 % interval."""
 
 
 def mean_interval(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from lcm_ml.insights.intervals import Z
 from lcm_ml.insights.significance import LEVEL, benjamini_hochberg, fisher_either
 
 MIN_USERS, MIN_SHARE = 10, 0.01
@@ -114,7 +115,7 @@ def risk_ratio(
     spare = np.where((hits == 0) | (other_hits == 0), 0.5, 0.0)
     a, b = hits + spare, other_hits + spare
     log_ratio = np.log(a / (n + spare)) - np.log(b / (other_n + spare))
-    half = 1.959964 * np.sqrt(1 / a - 1 / (n + spare) + 1 / b - 1 / (other_n + spare))
+    half = Z * np.sqrt(1 / a - 1 / (n + spare) + 1 / b - 1 / (other_n + spare))
     with np.errstate(divide="ignore"):
         ratio = (hits / n) / (other_hits / other_n)
     return ratio, np.exp(log_ratio - half), np.exp(log_ratio + half)

@@ -4,12 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lcm_ml.churn.estimator import FloatArray
+from lcm_ml.insights.intervals import Z
 
 PERSUADABLE, SURE_THING = "persuadable", "sure_thing"
 LOST_CAUSE, DO_NOT_DISTURB = "lost_cause", "do_not_disturb"
 SEGMENTS = (PERSUADABLE, SURE_THING, LOST_CAUSE, DO_NOT_DISTURB)
-SIDED_95 = 1.959964
-"""Standard errors that an effect has to be away from 0: two-sided 95 %, as good as the standard error is."""
 SURE = 0.5
 
 
@@ -28,7 +27,8 @@ def uplift_segments(
         persuadable (an effect of `least` or more, clearly above 0), do_not_disturb (clearly below 0), else
         sure_thing (purchases anyway with a probability of SURE or more) or lost_cause.
     """
-    margin = SIDED_95 * standard_error
+    # What an effect has to be away from 0: two-sided 95 %, as good as the standard error is.
+    margin = Z * standard_error
     return np.select(
         [effect + margin < 0, (effect >= least) & (effect - margin > 0), baseline >= SURE],
         [DO_NOT_DISTURB, PERSUADABLE, SURE_THING],
