@@ -50,9 +50,15 @@
         and processed.input_hash = spine.{{ hash_column }}
 {%- endmacro %}
 
-{# pre-hook, in the model's own transaction: forget the dates that are gone or whose inputs changed. #}
+{#
+    pre-hook, in the model's own transaction: forget the dates that are gone or whose inputs changed; all of them where
+    the model is built anew.
+#}
 {% macro forget_stale_as_of_dates(spine, hash_column='input_hash', condition='true') -%}
-    {%- if not execute or not is_incremental() -%}{{ return('') }}{%- endif -%}
+    {%- if not execute -%}{{ return('') }}{%- endif -%}
+    {%- if not is_incremental() -%}
+        {{ return("delete from meta.processed_dates where model_name = '" ~ model.name ~ "'") }}
+    {%- endif -%}
     delete from {{ this }}
     where as_of_date not in (
         select spine.as_of_date
@@ -62,6 +68,27 @@
     {%- if reached_as_of_dates(spine) %}
         and as_of_date not in ({{ reached_as_of_dates(spine) | join(', ') }})
     {%- endif %}
+{%- endmacro %}
+
+{#
+    post-hook, in the model's own transaction: the dates to compute after the first, oldest first, with the query that
+    `rows_at` writes for a date. One statement each: in one for all, DuckDB would hold the hash tables of all dates.
+#}
+{% macro insert_other_dates(spine, rows_at) -%}
+    {%- if not execute -%}{{ return('') }}{%- endif -%}
+    {%- set query -%}
+        select spine.as_of_date
+        from {{ spine }} as spine
+        where
+            not exists ({{ is_processed('input_hash') }})
+            and spine.as_of_date not in (select held.as_of_date from {{ this }} as held)
+        order by spine.as_of_date
+    {%- endset -%}
+    {%- set statements = [] -%}
+    {%- for as_of in sql_dates(query) -%}
+        {%- do statements.append('insert into ' ~ this ~ ' by name ' ~ rows_at(as_of, *varargs)) -%}
+    {%- endfor -%}
+    {{ return(statements | join(';\n')) }}
 {%- endmacro %}
 
 {# The dates for which this model has to compute only the users that new loads reach. #}

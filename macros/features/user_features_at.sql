@@ -511,24 +511,27 @@
     {%- endif %}
 {%- endmacro %}
 
+{# The rows of user_features_at with their date: of everybody, or of the users that the new loads reach. #}
+{% macro dated_user_features_at(as_of, population, reached=false) -%}
+    select
+        {{ as_of }} as as_of_date,
+        *
+    from ({{ user_features_at(as_of, population, reached) }})
+{%- endmacro %}
+
 {#
-    The rows of user_features_at under each other, with their date: of everybody for `dates`, of the users that the new
-    loads reach for `reached_dates`.
+    What a model of features begins with: the first date to compute, which insert_other_dates follows, and the users
+    that the new loads reach on the dates of which it holds the others.
 #}
-{% macro user_features_for(dates, population='active', reached_dates=[]) -%}
+{% macro first_user_features(spine, population) -%}
     {#- Read for the reached users alone; said here, so that dbt draws the edge. -#}
     {%- set _ = ref('int_events') -%}
-    {%- for as_of in dates + reached_dates %}
-        select
-            {{ as_of }} as as_of_date,
-            *
-        from ({{ user_features_at(as_of, population, as_of in reached_dates) }})
+    {%- set reached_dates = reached_as_of_dates(spine) -%}
+    {%- for as_of in pending_as_of_dates(spine)[:1] + reached_dates %}
+        {{ dated_user_features_at(as_of, population, as_of in reached_dates) }}
         {% if not loop.last %}union all{% endif %}
     {%- else %}
-        select
-            date '1900-01-01' as as_of_date,
-            *
-        from ({{ user_features_at("date '1900-01-01'", population) }})
+        {{ dated_user_features_at("date '1900-01-01'", population) }}
         where false
     {%- endfor %}
 {%- endmacro %}

@@ -146,6 +146,73 @@
 {%- endmacro %}
 
 {#
+    The rows of user_lifecycle_at with their date, and how long each stage has lasted.
+
+    held        the relation that holds the earlier dates of the grid; without one, no user has been seen before.
+#}
+{% macro dated_user_lifecycle_at(as_of, held=none) -%}
+    with stages as (
+        {{ user_lifecycle_at(as_of) }}
+    ),
+
+    before as (
+        select
+            user_id,
+            stage,
+            {% if held -%}
+                stage_since_date
+            from {{ held }}
+            where as_of_date = (
+                select max(spine.as_of_date)
+                from {{ ref('as_of_dates') }} as spine
+                where spine.is_on_grid and spine.as_of_date < {{ as_of }}
+            )
+            {%- else -%}
+                first_seen_date as stage_since_date
+            from stages
+            where false
+            {%- endif %}
+    ),
+
+    since as (
+        select
+            stages.*,
+            before.stage as previous_stage,
+            case when before.stage = stages.stage then before.stage_since_date else {{ as_of }} end as stage_since_date
+        from stages
+        left join before on stages.user_id = before.user_id
+    )
+
+    select
+        user_id,
+        {{ as_of }} as as_of_date,
+        stage,
+        previous_stage,
+        stage_since_date,
+        cast({{ days_between('stage_since_date', as_of) }} as integer) as days_in_stage,
+        first_seen_date,
+        first_purchase_date,
+        last_purchase_date,
+        purchase_days,
+        days_since_last_purchase,
+        typical_gap_days,
+        at_risk_after_days,
+        dormant_after_days,
+        churned_after_days
+    from since
+{%- endmacro %}
+
+{# How many users were in each stage at a date. #}
+{% macro lifecycle_counts_at(as_of) -%}
+    select
+        {{ as_of }} as as_of_date,
+        stage,
+        cast(count(*) as bigint) as users
+    from ({{ user_lifecycle_at(as_of) }})
+    group by stage
+{%- endmacro %}
+
+{#
     The stage rules, in order: the first that holds is the stage, so stages are exclusive, and the last always holds,
     so they are complete.
 #}

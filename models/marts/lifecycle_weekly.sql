@@ -1,28 +1,22 @@
-{%- set spine = ref('int_as_of_weeks') %}
 {{
     config(
         materialized='incremental',
         incremental_strategy='append',
         pre_hook="{{ forget_stale_as_of_dates(ref('int_as_of_weeks')) }}",
-        post_hook=["{{ record_as_of_dates(ref('int_as_of_weeks')) }}", '{{ record_build() }}']
+        post_hook=[
+            "{{ insert_other_dates(ref('int_as_of_weeks'), lifecycle_counts_at) }}",
+            "{{ record_as_of_dates(ref('int_as_of_weeks')) }}",
+            '{{ record_build() }}'
+        ]
     )
 }}
-{%- set dates = pending_as_of_dates(spine) %}
+{%- set dates = pending_as_of_dates(ref('int_as_of_weeks')) %}
 
-{% for as_of in dates -%}
-    select
-        {{ as_of }} as as_of_date,
-        stage,
-        cast(count(*) as bigint) as users
-    from ({{ user_lifecycle_at(as_of) }})
-    group by stage
-    {% if not loop.last %}union all{% endif %}
-{% else -%}
-    select
-        date '1900-01-01' as as_of_date,
-        stage,
-        cast(count(*) as bigint) as users
-    from ({{ user_lifecycle_at("date '1900-01-01'") }})
+-- The first date to compute; insert_other_dates follows it.
+{% if dates -%}
+    {{ lifecycle_counts_at(dates[0]) }}
+{%- else -%}
+    select *
+    from ({{ lifecycle_counts_at("date '1900-01-01'") }})
     where false
-    group by stage
-{%- endfor %}
+{%- endif %}

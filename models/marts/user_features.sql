@@ -1,4 +1,3 @@
-{%- set spine = ref('as_of_dates') %}
 {{
     config(
         materialized='incremental',
@@ -9,6 +8,7 @@
             "{{ forget_reached_users(ref('as_of_dates')) }}"
         ],
         post_hook=[
+            "{{ insert_other_dates(ref('as_of_dates'), dated_user_features_at, 'active') }}",
             "{{ flag_outliers_again(ref('as_of_dates')) }}",
             "{{ record_as_of_dates(ref('as_of_dates')) }}",
             '{{ record_loads() }}',
@@ -17,4 +17,4 @@
     )
 }}
 
-{{ user_features_for(pending_as_of_dates(spine), 'active', reached_as_of_dates(spine)) }}
+{{ first_user_features(ref('as_of_dates'), 'active') }}

@@ -9,20 +9,22 @@
 }}
 {%- set loads = pending_loads() %}
 {%- set knows_products = var('unknown_products') == 'quarantine' %}
+{%- set content = 'user_id, event_time, event_type, session_id, order_id, product_id, quantity, unit_price, amount, '
+    ~ 'currency, discount, rating, text, channel, device' %}
 {%- set cut = pruned_before() %}
 {%- set is_pruned_day = 'cast(' ~ shop_time('event_time') ~ ' as date) < ' ~ cut if cut else 'false' %}
 
-with raw_events as (
+with raw_events as not materialized (
     {{ raw_rows('events') }}
 ),
 
-new_rows as (
+new_rows as not materialized (
     select *
     from raw_events
     where load_id in ({{ load_list(loads) }})
 ),
 
-readable as (
+readable as not materialized (
     select
         load_id,
         loaded_at,
@@ -54,7 +56,7 @@ readable as (
     from new_rows
 ),
 
-valued as (
+valued as not materialized (
     select
         readable.*,
         aliases.event_type,
@@ -77,7 +79,9 @@ valued as (
             and cast(readable.event_time as date) < rates.valid_to
 ),
 
-judged as (
+{#- Computed anew wherever it is read, of the columns that are needed there: kept, all rows would be written out, wide. #}
+
+judged as not materialized (
     select
         *,
         case
@@ -104,13 +108,13 @@ judged as (
     from valued
 ),
 
-{#- The copies of an id are few: only they are ranked. #}
+{#- The copies of an id are few: only they are ranked. A hash finds them in little memory, and a few others with them. #}
 
 copied_ids as (
-    select event_id
+    select hash(event_id) as id_hash
     from judged
     where broken_rule is null
-    group by event_id
+    group by id_hash
     having count(*) > 1
 ),
 
@@ -124,25 +128,32 @@ copies as (
             order by judged.loaded_at, judged.load_id, judged.source_file, judged.source_row
         ) as copy_number
     from judged
-    inner join copied_ids on judged.event_id = copied_ids.event_id
+    inner join copied_ids on hash(judged.event_id) = copied_ids.id_hash
     where judged.broken_rule is null
 ),
 
 {%- if var('drop_identical_events') %}
-identical as (
-    select
-        load_id,
-        source_file,
-        source_row,
-        row_number() over (
-            partition by
-                user_id, event_time, event_type, session_id, order_id, product_id, quantity, unit_price, amount,
-                currency, discount, rating, text, channel, device
-            order by loaded_at, load_id, source_file, source_row
-        ) as copy_number
-    from judged
-    where broken_rule is null
-),
+    copied_contents as (
+        select hash({{ content }}) as content_hash
+        from judged
+        where broken_rule is null
+        group by content_hash
+        having count(*) > 1
+    ),
+
+    identical as (
+        select
+            load_id,
+            source_file,
+            source_row,
+            row_number() over (
+                partition by {{ content }}
+                order by loaded_at, load_id, source_file, source_row
+            ) as copy_number
+        from judged
+        inner join copied_contents on hash({{ content }}) = copied_contents.content_hash
+        where broken_rule is null
+    ),
 {%- endif %}
 
 {%- if is_incremental() %}
