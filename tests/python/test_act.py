@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from click.testing import Result
 from lifecycle import WITHOUT_TESTS, build, change, dbt, lcm, query, warehouse_at
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
-from lcm_ml.decisions.actions import lists
+from lcm_ml.decisions.actions import deciding, lists
+from lcm_ml.frames import decisions
 from lcm_ml.sources import sent_actions
 from lcm_ml.sources.simulate import SimulationConfig, simulate, write
 
@@ -296,3 +298,28 @@ def test_a_run_decides_every_time_and_sends_nothing(sample_run: Path) -> None:
         "select count(*) as n from serving.user_profiles where next_action is null or next_action_why is null",
     )
     assert profile.item() == 0
+
+
+def test_users_in_parts_are_decided_as_all_at_once(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("recommend", "uplift"):
+        lcm(path, command)
+    other = Path(shutil.copy(path, tmp_path / "in-parts.duckdb"))
+    tables = {
+        "ml.next_best_actions": "user_id",
+        "ml.budget_allocations": "user_id",
+        "ml.budget_policies": "budget, policy",
+    }
+
+    def found(warehouse: Path) -> list[pl.DataFrame]:
+        told = [lcm(warehouse, *words) for words in (["budget", "--budget", "3"], ["act", "rules"])]
+        lcm(warehouse, "act", "--dry-run", "--out", str(tmp_path / warehouse.stem))
+        rows = [query(warehouse, f"select * exclude run_id from {name} order by {key}") for name, key in tables.items()]
+        return [*rows, pl.DataFrame(told[1]["rules"]), pl.DataFrame(told[0]["allocations"])]
+
+    whole = found(path)
+    assert whole[0].height > 200
+    assert whole[1].height > 10
+    monkeypatch.setattr(decisions, "USERS_AT_ONCE", 30)
+    monkeypatch.setattr(deciding, "USERS_AT_ONCE", 7)
+    for one, other_one in zip(whole, found(other), strict=True):
+        assert_frame_equal(one, other_one)

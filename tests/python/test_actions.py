@@ -13,7 +13,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 from lifecycle import ROOT
 
-from lcm_ml.decisions.actions.deciding import Known, decide
+from lcm_ml.decisions.actions.deciding import Decided, Known, decide
 from lcm_ml.decisions.actions.lists import channel_lists, formula_warnings, spreadsheet_safe, write_file
 from lcm_ml.decisions.actions.rules import Rule, check_examples, read_rules, without_example
 from lcm_ml.decisions.actions.sending import to_send
@@ -75,14 +75,17 @@ def option(user_id: str, offer: str, channel: str, profit: float, blocked_by: st
     }  # fmt: skip
 
 
-def known(users, options=(), effects=(), products=(), channels=CHANNELS) -> Known:
+def known(users, options=(), effects=(), products=()) -> Known:
     return Known(
         pl.DataFrame(list(users), schema=USER_TYPES),
         pl.DataFrame(list(options), schema=OPTION_TYPES),
         pl.DataFrame(list(effects), schema=EFFECT_TYPES),
         pl.DataFrame(list(products), schema=PRODUCT_TYPES),
-        channels,
     )
+
+
+def decided(some: Known, rules, budget=None, channels=CHANNELS) -> Decided:
+    return decide([some], rules, channels, TODAY, budget)
 
 
 def only(decided) -> dict[str, object]:
@@ -190,7 +193,7 @@ def test_the_first_rule_that_fits_is_allowed_and_pays_decides(users, rules, seed
         if rule["action"] == "none":
             rule |= {"offer": None, "channel": None, "product": None, "min_profit": None}
     made = rules_of(*rules)
-    found = decide(known(rows, options, effects), made, TODAY)
+    found = decided(known(rows, options, effects), made)
     got = {
         row["user_id"]: (
             row["action"],
@@ -213,7 +216,7 @@ def test_the_first_rule_that_fits_is_allowed_and_pays_decides(users, rules, seed
     # The order in which things come says nothing.
     draw.shuffle(rows)
     draw.shuffle(options)
-    again = decide(known(rows, options, effects), made, TODAY)
+    again = decided(known(rows, options, effects), made)
     assert again.actions.equals(found.actions)
     assert again.rules.equals(found.rules)
 
@@ -226,9 +229,9 @@ def test_the_segment_is_that_of_the_named_offers_kind():
     ]  # fmt: skip
     options = [option("u1", "news", "email", 3.0), option("u1", "discount_10", "email", 1.0)]
     of_news = rules_of({"offer": "news", "uplift_segments": "persuadable"})
-    assert only(decide(known([USER], options, effects), of_news, TODAY))["rule_id"] is None
+    assert only(decided(known([USER], options, effects), of_news))["rule_id"] is None
     of_best = rules_of({"offer": "best", "uplift_segments": "persuadable"})
-    found = only(decide(known([USER], options, effects), of_best, TODAY))
+    found = only(decided(known([USER], options, effects), of_best))
     # The offer that earns most is taken, and told with its own segment.
     assert (found["offer"], found["uplift_segment"]) == ("news", "do_not_disturb")
 
@@ -240,13 +243,13 @@ def test_the_reasons_are_told_in_one_sentence():
     ]  # fmt: skip
     options = [option("u1", "discount_10", "email", 2.4), option("u1", "news", "email", 5.0, "no_consent")]
     rules = rules_of({"rule_id": "tell_news", "offer": "news"}, {"rule_id": "keep_valuable", "offer": "discount_10"})
-    assert only(decide(known([USER], options, effects), rules, TODAY))["why"] == (
+    assert only(decided(known([USER], options, effects), rules))["why"] == (
         "at risk: 31 days since the last purchase, usually 9; churn probability 64 %; a contact adds 0.09 purchases "
         "(persuadable); expected to earn 2.40; no contact by tell_news: no consent; rule keep_valuable"
     )
     visitor = USER | {"stage": "prospect", "has_purchased": False, "churn_probability": None}
-    assert only(decide(known([visitor]), rules_of(), TODAY))["why"] == "prospect: no purchase yet; no rule fits"
-    loses = decide(known([USER], [option("u1", "news", "mail", -0.006)]), rules_of({"min_profit": None}), TODAY)
+    assert only(decided(known([visitor]), rules_of()))["why"] == "prospect: no purchase yet; no rule fits"
+    loses = decided(known([USER], [option("u1", "news", "mail", -0.006)]), rules_of({"min_profit": None}))
     assert "is assumed, not measured; expected to earn -0.01;" in str(only(loses)["why"])
 
 
@@ -255,7 +258,7 @@ def test_what_blocked_the_first_rule_is_told():
         option("u1", "news", "email", 1.0, "no_consent"),
         option("u1", "discount_10", "email", 1.0, "contacted_recently"),
     ]
-    found = only(decide(known([USER], options), rules_of({"offer": "news"}, {"offer": "discount_10"}), TODAY))
+    found = only(decided(known([USER], options), rules_of({"offer": "news"}, {"offer": "discount_10"})))
     assert (found["blocked_by"], found["blocked_rule"]) == ("no_consent", "r0")
 
 
@@ -264,14 +267,14 @@ def test_the_product_is_the_first_recommendation_of_its_sort(word, product):
     listed = [
         {"user_id": "u1", "rank": rank, "product_id": f"p{rank}", "is_repeat": rank == 1} for rank in (1, 2, 3)
     ]  # fmt: skip
-    found = decide(known([USER], [option("u1", "news", "email", 1.0)], (), listed), rules_of({"product": word}), TODAY)
+    found = decided(known([USER], [option("u1", "news", "email", 1.0)], (), listed), rules_of({"product": word}))
     assert only(found)["product_id"] == product
 
 
 @pytest.mark.parametrize(("weekday", "day"), [(None, 7), (3, 7), (4, 8), (2, 13)])
 def test_a_list_asks_for_the_next_favourite_weekday(weekday, day):
     user = USER | {"favourite_weekday": weekday, "favourite_daypart": "evening"}
-    found = only(decide(known([user], [option("u1", "news", "email", 1.0)]), rules_of({}), TODAY))
+    found = only(decided(known([user], [option("u1", "news", "email", 1.0)]), rules_of({})))
     assert (found["send_date"], found["send_daypart"]) == (date(2026, 1, day), "evening")
 
 
@@ -289,7 +292,7 @@ def test_neither_budget_nor_capacity_is_exceeded(drawn, budget, capacity):
     options = [
         option(f"u{n:02}", "news", channel, profit, cost=cost) for n, (channel, profit, cost) in enumerate(drawn)
     ]
-    found = decide(known(users, options, channels=channels), rules_of({}), TODAY, budget).actions
+    found = decided(known(users, options), rules_of({}), budget, channels).actions
     contacts = found.filter(pl.col("action") == "contact")
     rest = found.filter(pl.col("action") == "none")
     assert found.height == len(drawn)
@@ -347,15 +350,15 @@ def test_a_priority_that_two_rules_share_is_named():
 
 
 def test_no_active_rule_leaves_everybody_alone():
-    found = only(decide(known([USER], [option("u1", "news", "email", 1.0)]), rules_of({"is_active": False}), TODAY))
+    found = only(decided(known([USER], [option("u1", "news", "email", 1.0)]), rules_of({"is_active": False})))
     assert (found["action"], found["rule_id"]) == ("none", None)
 
 
 def test_a_rule_without_conditions_fits_every_user_of_a_large_shop():
     users = known([USER])
     many = pl.concat([users.users] * 100_000).with_columns(user_id=pl.int_range(pl.len()).cast(pl.String))
-    decided = decide(replace(users, users=many), rules_of({}), TODAY)
-    assert decided.rules["fits"].to_list() == [100_000]
+    found = decided(replace(users, users=many), rules_of({}))
+    assert found.rules["fits"].to_list() == [100_000]
 
 
 def test_stages_are_those_of_the_lifecycle():
@@ -393,7 +396,7 @@ def test_examples_show_which_rule_is_wrong_or_untested():
 def contacts(n: int) -> pl.DataFrame:
     users = [USER | {"user_id": f"u{number:04}"} for number in range(n)]
     options = [option(user["user_id"], "news", ["email", "mail"][n % 3 == 0], 1.0) for n, user in enumerate(users)]
-    return decide(known(users, options), rules_of({}), TODAY).actions
+    return decided(known(users, options), rules_of({})).actions
 
 
 @example_settings(max_examples=25)

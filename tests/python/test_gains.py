@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from lcm_ml.decisions.eligibility import eligibility
-from lcm_ml.decisions.gains import Economics, expected_gains, shrunk
+from lcm_ml.decisions.gains import Economics, effect_means, expected_gains, shrunk
 
 ECONOMICS = Economics(margin=0.3, saved_value=40.0, success_rate=0.2)
 OFFERS = pl.DataFrame(
@@ -89,7 +89,7 @@ def test_taking_off_the_noise_comes_closer_to_the_truth(spread: float) -> None:
     rows = pl.DataFrame(
         {"campaign_kind": "k", "effect": truth + rng.normal(0, 1, 4000) * noise, "standard_error": noise}
     )
-    found = shrunk(rows)["effect"].to_numpy()
+    found = shrunk(rows, effect_means(rows))["effect"].to_numpy()
     before = np.mean((rows["effect"].to_numpy() - truth) ** 2)
     assert np.mean((found - truth) ** 2) < before
     # Nobody picks the largest effects for their noise any more: those picked are worth what they promise.
@@ -101,7 +101,7 @@ def test_each_kind_has_its_own_mean_and_one_row_stays_as_it_is() -> None:
     rows = pl.DataFrame(
         {"campaign_kind": ["a", "a", "b"], "effect": [0.1, 0.1, 0.7], "standard_error": [0.1, 0.1, 0.1]}
     )
-    assert shrunk(rows)["effect"].to_list() == pytest.approx([0.1, 0.1, 0.7])
+    assert shrunk(rows, effect_means(rows))["effect"].to_list() == pytest.approx([0.1, 0.1, 0.7])
 
 
 def test_consent_bots_and_pauses_forbid_contacts() -> None:

@@ -43,14 +43,15 @@ def _decide(run: "Run", as_of: datetime | None, budget: float | None, advance: A
 
 def _decided_at(con: "duckdb.DuckDBPyConnection", day: date, budget: float | None, advance: Advance) -> "Decided":
     from lcm_ml.decisions.actions.deciding import Known, decide
-    from lcm_ml.decisions.options import rules_of, situation_at
-    from lcm_ml.frames.decisions import recommended_at
+    from lcm_ml.decisions.options import rules_of, situations_at
+    from lcm_ml.frames.decisions import recommended_at, setting_table
 
-    advance("reading", 0.0)
-    rules, found = rules_of(con), situation_at(con, day)
-    advance("deciding", 0.5)
-    known = Known(found.users, found.options, found.uplift, recommended_at(con, day), found.channels)
-    decided = decide(known, rules, day, budget)
+    rules, channels = rules_of(con), setting_table(con, "contact_channels")
+    parts = (
+        Known(some.users, some.options, some.uplift, recommended_at(con, day, some.within))
+        for some in situations_at(con, day, lambda _, share: advance("deciding", 0.8 * share))
+    )
+    decided = decide(parts, rules, channels, day, budget)
     advance("writing", 0.8)
     return decided
 

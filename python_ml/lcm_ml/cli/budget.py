@@ -50,20 +50,25 @@ def run_budget(as_of: datetime | None, advance: Advance, budget: float | None = 
 
     from lcm_ml.decisions.budget.planning import OPTIMISED, plan_budget
     from lcm_ml.decisions.gains import ASSUMED
-    from lcm_ml.decisions.options import permitted, situation_at
+    from lcm_ml.decisions.options import narrow, permitted, situations_at
+    from lcm_ml.frames.decisions import setting_table
     from lcm_ml.registry.runs import Run, run_capability
 
     run = Run("budget", {"budget": budget}, seed)
 
     def compute(con: Any, day: date) -> "tuple[dict[str, pl.DataFrame], tuple[Plan, dict[str, Any]]]":
-        advance("reading", 0.0)
-        found = situation_at(con, day)
-        options = permitted(found.options)
-        plan = plan_budget(options, found.users, found.channels, budget, seed, advance)
+        channels, offers = setting_table(con, "contact_channels"), setting_table(con, "offers")
+        risks, allowed = [], []
+        for some in situations_at(con, day, lambda what, share: advance(what, 0.3 * share)):
+            risks.append(some.users.select("user_id", "churn_probability"))
+            allowed.append(narrow(permitted(some.options), offers, channels))
+        users, options = pl.concat(risks), pl.concat(allowed)
+        del risks, allowed
+        plan = plan_budget(options, users, channels, budget, seed, advance)
         advance("writing", 0.97)
         contacts = plan.contacts.filter(policy=OPTIMISED).drop("policy")
         counts = {
-            "users": found.users.height,
+            "users": users.height,
             "reachable": options["user_id"].n_unique(),
             "assumed": contacts.filter(gain_source=ASSUMED).height,
             "allocations": contacts.group_by("offer", "channel")

@@ -49,6 +49,19 @@ class Economics:
         )
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a shop's users have in common, for gains of some of them.
+
+    Attributes:
+        order_value: of all orders, base currency; 0 where there is none.
+        effects: of `effect_means`.
+    """
+
+    order_value: float
+    effects: pl.DataFrame
+
+
 def expected_gains(
     users: pl.DataFrame,
     offers: pl.DataFrame,
@@ -56,6 +69,7 @@ def expected_gains(
     uplift: pl.DataFrame,
     tried: pl.DataFrame,
     economics: Economics,
+    means: Means | None = None,
 ) -> pl.DataFrame:
     """Each user, offer and channel with what a contact is expected to earn.
 
@@ -67,19 +81,22 @@ def expected_gains(
         uplift: user_id, campaign_kind, outcome, effect, standard_error, baseline_probability.
         tried: campaign_kind, channel; an effect is known only of the channels that campaigns of the kind went through.
         economics: margin, and what an assumed success is worth.
+        means: of the whole shop; where None, `users` and `uplift` are the whole.
 
     Returns:
         user_id, offer, campaign_kind, channel, contact_cost, discount_cost, expected_profit, standard_error (of it;
         null where assumed) and gain_source. No rows for what nothing is known of: neither an effect nor a purchase.
         In the order of users, offers, channels.
     """
-    orders, amount = float(users["orders"].sum()), float(users["amount"].sum())
-    mean_value = amount / orders if orders else 0.0
-    order_value = ((pl.col("amount") + PRIOR_ORDERS * mean_value) / (pl.col("orders") + PRIOR_ORDERS)).clip(0)
+    if means is None:
+        orders, amount = float(users["orders"].sum()), float(users["amount"].sum())
+        means = Means(amount / orders if orders else 0.0, effect_means(uplift))
+    drawn_to = PRIOR_ORDERS * means.order_value
+    order_value = ((pl.col("amount") + drawn_to) / (pl.col("orders") + PRIOR_ORDERS)).clip(0)
     pairs = (
         users.select("user_id", "has_purchased", "churn_probability", "probability_alive", order_value=order_value)
         .join(offers, how="cross", maintain_order="left_right")
-        .join(shrunk(uplift), on=["user_id", "campaign_kind"], how="left", maintain_order="left")
+        .join(shrunk(uplift, means.effects), on=["user_id", "campaign_kind"], how="left", maintain_order="left")
     )
     measured = pl.col("effect").is_not_null()
     value, share = pl.col("order_value"), pl.col("discount_share")
@@ -122,18 +139,35 @@ def expected_gains(
     )
 
 
-def shrunk(uplift: pl.DataFrame) -> pl.DataFrame:
+def effect_means(uplift: pl.DataFrame) -> pl.DataFrame:
+    """The mean effect of each kind of campaign, and what effects vary by beyond their noise.
+
+    Args:
+        uplift: campaign_kind, effect, standard_error; of all users.
+
+    Returns:
+        campaign_kind, mean, truth (a variance).
+    """
+    noise = (pl.col("standard_error") ** 2).mean()
+    return uplift.group_by("campaign_kind", maintain_order=True).agg(
+        mean=pl.col("effect").mean(), truth=(pl.col("effect").var() - noise).clip(0).fill_null(0.0)
+    )
+
+
+def shrunk(uplift: pl.DataFrame, means: pl.DataFrame) -> pl.DataFrame:
     """The effects drawn to the mean of their kind. Standard errors stay: what the mean is wrong by is not told.
 
     Args:
         uplift: campaign_kind, effect, standard_error.
+        means: of `effect_means`.
 
     Returns:
         The same rows and columns.
     """
-    noise = pl.col("standard_error") ** 2
-    mean = pl.col("effect").mean().over("campaign_kind")
-    # What effects vary by beyond their noise.
-    truth = (pl.col("effect").var() - noise.mean()).clip(0).over("campaign_kind").fill_null(0.0)
+    noise, truth, mean = pl.col("standard_error") ** 2, pl.col("truth"), pl.col("mean")
     weight = pl.when(noise > 0).then(truth / (truth + noise)).otherwise(1.0)
-    return uplift.with_columns(effect=mean + weight * (pl.col("effect") - mean))
+    return (
+        uplift.join(means, on="campaign_kind", how="left", maintain_order="left")
+        .with_columns(effect=mean + weight * (pl.col("effect") - mean))
+        .drop("mean", "truth")
+    )

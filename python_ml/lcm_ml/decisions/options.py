@@ -1,5 +1,6 @@
 """What decisions start from: the rules; for each user every offer and channel, what it is to earn, what forbids it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -8,44 +9,62 @@ import polars as pl
 
 from lcm_ml.decisions.actions.rules import Rule, read_rules
 from lcm_ml.decisions.eligibility import eligibility
-from lcm_ml.decisions.gains import Economics, expected_gains
-from lcm_ml.frames.decisions import contacts_before, setting_table, tried_channels, uplift_at, users_to_decide
+from lcm_ml.decisions.gains import ASSUMED, UPLIFT, Economics, Means, effect_means, expected_gains
+from lcm_ml.frames.decisions import (
+    Users,
+    contacts_before,
+    effects_at,
+    order_value_before,
+    parts_of_users,
+    setting_table,
+    tried_channels,
+    uplift_at,
+    users_to_decide,
+)
 from lcm_ml.frames.frame import built_settings
+
+Advance = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What decisions at a date start from.
+    """What decisions about some users start from.
 
     Attributes:
+        within: which users, as the functions of frames/decisions.py take them.
         users: of `users_to_decide`.
-        channels: marts.contact_channels.
-        offers: marts.offers.
         uplift: of `uplift_at`.
         options: of `expected_gains`, with blocked_by of `eligibility` (null: allowed); rows of a user together.
     """
 
+    within: Users
     users: pl.DataFrame
-    channels: pl.DataFrame
-    offers: pl.DataFrame
     uplift: pl.DataFrame
     options: pl.DataFrame
 
 
-def situation_at(con: duckdb.DuckDBPyConnection, day: date) -> Situation:
-    """Read and combine what is known at `day`.
+def situations_at(con: duckdb.DuckDBPyConnection, day: date, advance: Advance) -> Iterator[Situation]:
+    """Read and combine what is known at `day`, some users at a time, in the order of user_id.
+
+    Args:
+        con: an open connection to a built warehouse.
+        day: one of marts.as_of_dates.
+        advance: told the share of the users that is done.
 
     Raises:
         LcmError: when the marts cannot be read, or a setting allows no decision.
     """
     settings = built_settings(con)
-    users, uplift = users_to_decide(con, day), uplift_at(con, day)
     channels, offers = setting_table(con, "contact_channels"), setting_table(con, "offers")
-    economics = Economics.from_settings(settings)
-    gains = expected_gains(users, offers, channels, uplift, tried_channels(con, day), economics)
-    limit = int(settings["max_contacts_28d"])
-    options = with_blocks(gains, eligibility(users, channels, contacts_before(con, day), day, limit))
-    return Situation(users, channels, offers, uplift, options)
+    economics, tried = Economics.from_settings(settings), tried_channels(con, day)
+    means = Means(order_value_before(con, day), effect_means(effects_at(con, day)))
+    limit, parts = int(settings["max_contacts_28d"]), parts_of_users(con, day)
+    for place, part in enumerate(parts):
+        advance("reading", place / len(parts))
+        users, uplift = users_to_decide(con, day, part), uplift_at(con, day, part)
+        gains = expected_gains(users, offers, channels, uplift, tried, economics, means)
+        allowed = eligibility(users, channels, contacts_before(con, day, part), day, limit)
+        yield Situation(part, users, uplift, with_blocks(gains, allowed))
 
 
 def rules_of(con: duckdb.DuckDBPyConnection) -> list[Rule]:
@@ -71,3 +90,14 @@ def with_blocks(gains: pl.DataFrame, eligible: pl.DataFrame) -> pl.DataFrame:
 def permitted(options: pl.DataFrame) -> pl.DataFrame:
     """The options that nothing forbids, in their order."""
     return options.filter(pl.col("blocked_by").is_null()).drop("blocked_by")
+
+
+def narrow(options: pl.DataFrame, offers: pl.DataFrame, channels: pl.DataFrame) -> pl.DataFrame:
+    """The options with a number of a few bits for each word: a large shop has ten for each of its users."""
+    words = {
+        "offer": offers["offer"].to_list(),
+        "campaign_kind": offers["campaign_kind"].unique().sort().to_list(),
+        "channel": channels["channel"].to_list(),
+        "gain_source": [UPLIFT, ASSUMED],
+    }
+    return options.with_columns(pl.col(name).cast(pl.Enum(known)) for name, known in words.items())

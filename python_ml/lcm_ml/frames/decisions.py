@@ -1,18 +1,23 @@
 """What is known of users when deciding whom to contact, and what a marketer has set, as Polars frames."""
 
 from datetime import date
+from typing import Any
 
 import duckdb
 import polars as pl
 
 from lcm_ml.errors import LcmError
+from lcm_ml.frames.events import USER_AT
 from lcm_ml.frames.frame import read
-from lcm_ml.warehouse.connection import table_exists
+from lcm_ml.frames.purchase_history import USERS_AT_ONCE
+from lcm_ml.warehouse.connection import first_row, table_exists
 from lcm_ml.warehouse.state import settings
 
 SEEDS = ("contact_channels", "offers", "action_rules", "action_rule_examples")
 SENT_DATE = "cast(timezone($zone, timezone('UTC', sent_at)) as date)"
 """SQL: the shop's day of a row of ml.actions_sent; the parameter zone is the var shop_timezone."""
+Users = tuple[str, str] | None
+"""The first and the last user_id of some users; None: everybody."""
 
 
 def setting_table(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
@@ -28,7 +33,46 @@ def setting_table(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
     return rows.with_columns(pl.col(decimals).cast(pl.Float64))
 
 
-def users_to_decide(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+def parts_of_users(con: duckdb.DuckDBPyConnection, as_of: date) -> list[Users]:
+    """Everybody seen before `as_of` in parts of USERS_AT_ONCE, in the order of user_id; never without a part."""
+    parts = con.execute(
+        """
+        with numbered as (
+            select user_id, (row_number() over (order by user_id) - 1) // $most as part
+            from marts.user_lifecycle
+            where as_of_date = $as_of
+        )
+
+        select min(user_id), max(user_id) from numbered group by part order by part
+        """,
+        {"as_of": as_of, "most": USERS_AT_ONCE},
+    ).fetchall()
+    return [*parts] if len(parts) > 1 else [None]
+
+
+def _within(user: str, users: Users) -> str:
+    return "true" if users is None else f"{user} between $first and $last"
+
+
+def _asked(as_of: date, users: Users) -> dict[str, Any]:
+    return {"as_of": as_of} | ({} if users is None else {"first": users[0], "last": users[1]})
+
+
+def order_value_before(con: duckdb.DuckDBPyConnection, as_of: date) -> float:
+    """The mean value of all orders before `as_of`, base currency; 0 where there is none."""
+    total = first_row(
+        con,
+        """
+        select cast(sum(amount) as double) / nullif(cast(sum(orders) as double), 0)
+        from marts.purchase_days
+        where purchase_date < ?
+        """,
+        [as_of],
+    )
+    return float(total[0] or 0.0) if total else 0.0
+
+
+def users_to_decide(con: duckdb.DuckDBPyConnection, as_of: date, users: Users = None) -> pl.DataFrame:
     """Everybody seen before `as_of`, with what decisions look at; what was found for another date is not of this one.
 
     Returns:
@@ -39,28 +83,28 @@ def users_to_decide(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
     """
     return read(
         con,
-        """
+        f"""
         with bought as (
             select
-                case when linked_date < $as_of then linked_user_id else user_id end as user_id,
+                {USER_AT} as user_id,
                 cast(sum(orders) as double) as orders,
                 cast(sum(amount) as double) as amount
             from marts.purchase_days
-            where purchase_date < $as_of
+            where purchase_date < $as_of and {_within(f"({USER_AT})", users)}
             group by all
         ),
 
         scored as (
             select user_id, churn_probability, risk_band
             from ml.churn_scores
-            where as_of_date = $as_of and is_served
+            where as_of_date = $as_of and is_served and {_within("user_id", users)}
             qualify row_number() over (partition by user_id order by scored_at desc, model_version) = 1
         ),
 
         alive as (
             select user_id, max(probability_alive) as probability_alive
             from ml.user_values
-            where as_of_date = $as_of and is_served
+            where as_of_date = $as_of and is_served and {_within("user_id", users)}
             group by user_id
         )
 
@@ -93,14 +137,14 @@ def users_to_decide(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
             on stages.user_id = features.user_id and stages.as_of_date = features.as_of_date
         left join marts.user_preferences as habits
             on stages.user_id = habits.user_id and stages.as_of_date = habits.as_of_date
-        where stages.as_of_date = $as_of
+        where stages.as_of_date = $as_of and {_within("stages.user_id", users)}
         order by stages.user_id
         """,
-        {"as_of": as_of},
+        _asked(as_of, users),
     )
 
 
-def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date, users: Users = None) -> pl.DataFrame:
     """Contacts so far by user and channel.
 
     Users that a campaign held back were not contacted. What `lcm-ml act` sent counts from its record: at once, not
@@ -113,17 +157,21 @@ def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
     return read(
         con,
         f"""
-        with contacts as (
+        with sent as (
+            select * from ml.actions_sent where {_within("user_id", users)}
+        ),
+
+        contacts as (
             select user_id, coalesce(channel, 'unknown') as channel, touched_date as contact_date
             from marts.campaign_touches as touches
-            anti join ml.actions_sent as own
-                on lower(touches.campaign_id) = lower(own.campaign_id) and touches.user_id = own.user_id
-            where touched_date < $as_of and arm != 'control'
+            anti join sent
+                on lower(touches.campaign_id) = lower(sent.campaign_id) and touches.user_id = sent.user_id
+            where touched_date < $as_of and arm != 'control' and {_within("user_id", users)}
 
             union all
 
             select user_id, channel, {SENT_DATE}
-            from ml.actions_sent
+            from sent
             where as_of_date <= $as_of
         )
 
@@ -136,11 +184,20 @@ def contacts_before(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame
         group by all
         order by all
         """,
-        {"as_of": as_of, "zone": settings(con)["shop_timezone"]},
+        _asked(as_of, users) | {"zone": settings(con)["shop_timezone"]},
     )
 
 
-def uplift_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+def effects_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+    """What `uplift_at` has of everybody, without the users: campaign_kind, effect and standard_error."""
+    return read(
+        con,
+        "select campaign_kind, effect, standard_error from ml.uplift_scores where as_of_date = $as_of",
+        {"as_of": as_of},
+    )
+
+
+def uplift_at(con: duckdb.DuckDBPyConnection, as_of: date, users: Users = None) -> pl.DataFrame:
     """Effects of `lcm-ml uplift` at this very date; no rows where none was measured.
 
     Returns:
@@ -148,18 +205,18 @@ def uplift_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
     """
     return read(
         con,
-        """
+        f"""
         select
             user_id, campaign_kind, outcome, effect, standard_error, baseline_probability, uplift_segment, is_best_kind
         from ml.uplift_scores
-        where as_of_date = $as_of
+        where as_of_date = $as_of and {_within("user_id", users)}
         order by user_id, campaign_kind
         """,
-        {"as_of": as_of},
+        _asked(as_of, users),
     )
 
 
-def recommended_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
+def recommended_at(con: duckdb.DuckDBPyConnection, as_of: date, users: Users = None) -> pl.DataFrame:
     """The first recommendation of a new product at this very date, and the first of one bought before.
 
     Returns:
@@ -167,14 +224,14 @@ def recommended_at(con: duckdb.DuckDBPyConnection, as_of: date) -> pl.DataFrame:
     """
     return read(
         con,
-        """
+        f"""
         select user_id, rank, product_id, is_repeat
         from ml.recommendations
-        where as_of_date = $as_of
+        where as_of_date = $as_of and {_within("user_id", users)}
         qualify row_number() over (partition by user_id, is_repeat order by rank) = 1
         order by user_id, rank
         """,
-        {"as_of": as_of},
+        _asked(as_of, users),
     )
 
 

@@ -1,7 +1,7 @@
 """What to do next with each user: the first rule that fits, and whose contact is allowed and pays, decides."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,6 +11,7 @@ import polars as pl
 from lcm_ml.decisions.actions.explaining import why
 from lcm_ml.decisions.actions.rules import BEST, CONTACT, NEW, NO_ACTION, NO_PRODUCT, REPEAT, UNKNOWN, Rule
 from lcm_ml.decisions.budget.allocation import Allocator, Options
+from lcm_ml.frames.purchase_history import USERS_AT_ONCE
 
 NO_GAIN, OVER_BUDGET, OVER_CAPACITY = "no_gain", "over_budget", "over_capacity"
 BEST_KIND = "segment of the best kind"
@@ -19,24 +20,29 @@ CHOSEN = (
     "gain_source",
 )  # fmt: skip
 
+TOLD_OF = (
+    "user_id", "action", "rule_id", *CHOSEN, "product_id", "stage", "has_purchased", "days_since_last_purchase",
+    "typical_gap_days", "churn_probability", "outcome", "effect", "uplift_segment", "value_decile",
+    "favourite_weekday", "favourite_daypart", "blocked_by", "blocked_rule",
+)  # fmt: skip
+"""What of a user's figures is needed once its rule is found."""
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of users when deciding, each frame as its function of frames/decisions.py gives it.
+    """What is known of some users when deciding, each frame as its function of frames/decisions.py gives it.
 
     Attributes:
         users: of `users_to_decide`.
         options: of `gains.expected_gains`, with blocked_by of `eligibility` (null: allowed).
         uplift: of `uplift_at`.
         recommended: of `recommended_at`.
-        channels: channel, capacity (null: no limit).
     """
 
     users: pl.DataFrame
     options: pl.DataFrame
     uplift: pl.DataFrame
     recommended: pl.DataFrame
-    channels: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -53,24 +59,41 @@ class Decided:
     rules: pl.DataFrame
 
 
-def decide(known: Known, rules: Sequence[Rule], as_of: date, budget: float | None = None) -> Decided:
-    """Decide for every user.
+def decide(
+    parts: Iterable[Known], rules: Sequence[Rule], channels: pl.DataFrame, as_of: date, budget: float | None = None
+) -> Decided:
+    """Decide for every user. Only limits look at all of them together.
 
     Args:
-        known: what is known of them.
+        parts: what is known of the users, some at a time: one part at least, in the order of user_id.
         rules: in the order in which they are tried.
+        channels: channel, capacity (null: no limit).
         as_of: the day of the contacts.
         budget: money for contacts and discounts, base currency; None is no limit.
     """
+    fitting, chosen = np.zeros(len(rules), dtype=np.int64), []
+    for known in parts:
+        fits, found = _chosen(known, rules)
+        fitting += np.array(fits, dtype=np.int64)
+        chosen.append(_with_product(_with_effect(found, known.uplift), known.recommended).select(TOLD_OF))
+    limited = _within_limits(pl.concat(chosen), channels, budget)
+    del chosen
+    # The sentences are most of what is written: they are made of some users at a time.
+    told = [_told(some, as_of) for some in limited.iter_slices(USERS_AT_ONCE)]
+    return Decided(pl.concat(told) if told else _told(limited, as_of), _counted(rules, fitting.tolist(), limited))
+
+
+def _chosen(known: Known, rules: Sequence[Rule]) -> tuple[list[int], pl.DataFrame]:
+    """How many users each rule fits, and each user with the rule that decides and its option."""
     users = _with_segments(known.users, known.uplift)
     options = known.options.sort("user_id", -pl.col("expected_profit"), "offer", "channel")
     open_users = users.with_columns(
         blocked_by=pl.lit(None, pl.String), blocked_rule=pl.lit(None, pl.String), fits=pl.lit(False)
     )
-    decided, fitting_users = [], []
+    decided, fitting = [], []
     for rule in rules:
         segment = _segment_column(rule.kind, users)
-        fitting_users.append(users.filter(rule.fits(segment)).height)
+        fitting.append(users.filter(rule.fits(segment)).height)
         tried = open_users.with_columns(fits=rule.fits(segment))
         if rule.action == CONTACT:
             tried = _try_contact(tried, options.filter(rule.carries()), rule)
@@ -89,12 +112,13 @@ def decide(known: Known, rules: Sequence[Rule], as_of: date, budget: float | Non
         product=pl.lit(NO_PRODUCT),
         kind=pl.lit(None, pl.String),
     )
-    chosen = pl.concat([*decided, no_rule, _no_choice(options)], how="diagonal").sort("user_id")
-    limited = _within_limits(chosen, known.channels, budget)
-    told = _with_effect(limited, known.uplift)
-    shown = _with_product(told, known.recommended).with_columns(_send_date(as_of))
+    return fitting, pl.concat([*decided, no_rule, _no_choice(options)], how="diagonal").sort("user_id")
+
+
+def _told(limited: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    """The rows of ml.next_best_actions."""
     is_contact = pl.col("action") == CONTACT
-    actions = shown.select(
+    return limited.with_columns(_send_date(as_of)).select(
         "user_id",
         "action",
         "rule_id",
@@ -108,7 +132,6 @@ def decide(known: Known, rules: Sequence[Rule], as_of: date, budget: float | Non
         "blocked_by",
         "blocked_rule",
     )
-    return Decided(actions, _counted(rules, fitting_users, shown))
 
 
 def _segment_column(kind: str | None, users: pl.DataFrame) -> str:
@@ -167,8 +190,9 @@ def _within_limits(chosen: pl.DataFrame, channels: pl.DataFrame, budget: float |
     """
     rooms = channels.select("channel", room=pl.col("capacity").cast(pl.Float64).fill_null(math.inf))
     contacts = (
-        chosen.filter(pl.col("action") == CONTACT)
-        .select("user_id", "channel", "expected_profit", cost=pl.col("contact_cost") + pl.col("discount_cost"))
+        chosen.select("action", "channel", "expected_profit", cost=pl.col("contact_cost") + pl.col("discount_cost"))
+        .with_row_index("row")
+        .filter(pl.col("action") == CONTACT)
         .join(rooms, on="channel", how="left", maintain_order="left")
     )
     if budget is None:
@@ -186,18 +210,18 @@ def _within_limits(chosen: pl.DataFrame, channels: pl.DataFrame, budget: float |
     is_full = pl.col("is_taken").sum().over("channel") >= pl.col("room").floor()
     refused = (
         contacts.with_columns(is_taken=pl.Series(np.isin(np.arange(contacts.height), taken)))
-        .with_columns(limit=pl.when(is_full).then(pl.lit(OVER_CAPACITY)).otherwise(pl.lit(OVER_BUDGET)))
+        .select("row", "is_taken", limit=pl.when(is_full).then(1).otherwise(2))
         .filter(~pl.col("is_taken"))
     )
-    is_over = pl.col("limit").is_not_null()
-    return (
-        chosen.join(refused.select("user_id", "limit"), on="user_id", how="left", maintain_order="left")
-        .with_columns(
-            action=pl.when(is_over).then(pl.lit(NO_ACTION)).otherwise("action"),
-            blocked_by=pl.when(is_over).then("limit").otherwise("blocked_by"),
-            blocked_rule=pl.when(is_over).then("rule_id").otherwise("blocked_rule"),
-        )
-        .drop("limit")
+    # A column beside the others rather than a join, which would copy them all.
+    limits = np.zeros(chosen.height, dtype=np.int8)
+    limits[refused["row"].to_numpy()] = refused["limit"].to_numpy()
+    limit, is_over = pl.lit(pl.Series(limits)), pl.lit(pl.Series(limits > 0))
+    named = pl.when(limit == 1).then(pl.lit(OVER_CAPACITY)).otherwise(pl.lit(OVER_BUDGET))
+    return chosen.with_columns(
+        action=pl.when(is_over).then(pl.lit(NO_ACTION)).otherwise("action"),
+        blocked_by=pl.when(is_over).then(named).otherwise("blocked_by"),
+        blocked_rule=pl.when(is_over).then("rule_id").otherwise("blocked_rule"),
     )
 
 

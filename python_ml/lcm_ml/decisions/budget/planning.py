@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from lcm_ml.churn.estimator import FloatArray
 from lcm_ml.decisions.budget.allocation import Allocator, IntArray, Options
@@ -55,7 +56,8 @@ def plan_budget(
     usual offer, through the cheapest channel. The usual offer is the one that would bring most if everybody got it.
 
     Args:
-        options: as `options.permitted` gives them: rows of a user together.
+        options: as `options.permitted` gives them: rows of a user together, and in them those of an offer; words may
+            be `options.narrow`.
         users: user_id, churn_probability (null: after all others).
         channels: channel, capacity (null: no limit).
         asked: the budget; None: the least at which nothing more pays.
@@ -84,17 +86,18 @@ def plan_budget(
                 row |= {"shadow_price": found.shadow_price if money < most else 0.0, "upper_bound": found.upper_bound}
             rows.append(row)
         if is_asked:
-            contacts = [options[chosen[name]].select(pl.lit(name).alias("policy"), pl.all()) for name in POLICIES]
+            contacts = [
+                options[chosen[name]].select(pl.lit(name).alias("policy"), cs.enum().cast(pl.String), ~cs.enum())
+                for name in POLICIES
+            ]
     types = dict.fromkeys(("ci_low", "ci_high", "shadow_price", "upper_bound"), pl.Float64)
     return Plan(budget, most, usual, pl.DataFrame(rows, schema_overrides=types), pl.concat(contacts))
 
 
 def _options(options: pl.DataFrame, channels: pl.DataFrame) -> Options:
-    number = pl.DataFrame({"channel": channels["channel"], "number": np.arange(channels.height)})
-    placed = options.select("channel").join(number, on="channel", how="left", maintain_order="left")
     return Options(
         options["user_id"].rle_id().cast(pl.Int64).to_numpy(),
-        placed["number"].to_numpy(),
+        options["channel"].cast(pl.Enum(channels["channel"])).to_physical().cast(pl.Int64).to_numpy(),
         (options["contact_cost"] + options["discount_cost"]).to_numpy(),
         options["expected_profit"].to_numpy(),
     )
@@ -112,7 +115,7 @@ def _orders(
     risk = options["user_id"].gather(starts).to_frame().join(users, on="user_id", how="left", maintain_order="left")
     added = own.profit + own.cost
     contact_cost = options["contact_cost"].to_numpy()
-    usual = _usual_offer(options)
+    usual = _usual_offer(options, own)
     of_usual = np.flatnonzero((options["offer"] == usual).to_numpy())
 
     def listed(rows: IntArray, first: FloatArray, *preference: FloatArray) -> IntArray:
@@ -129,12 +132,18 @@ def _orders(
     }
 
 
-def _usual_offer(options: pl.DataFrame) -> str:
+def _usual_offer(options: pl.DataFrame, own: Options) -> str:
     """The offer that would bring most if everybody got it, through the cheapest channel."""
-    cheapest = options.group_by("offer", "user_id").agg(
-        pl.col("expected_profit").sort_by("contact_cost", "channel").first()
-    )
-    totals = cheapest.group_by("offer").agg(pl.col("expected_profit").sum())
+    offers = options["offer"].rle_id().to_numpy()
+    starts = np.flatnonzero((np.diff(own.user, prepend=-1) != 0) | (np.diff(offers, prepend=offers[0]) != 0))
+    # Of each user and offer the first of its cheapest options by the channel's name.
+    channel = options["channel"].cast(pl.String).rank("dense").to_numpy()
+    cost = options["contact_cost"].to_numpy()
+    run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(cost)))
+    channel = np.where(cost == np.minimum.reduceat(cost, starts)[run], channel, np.iinfo(channel.dtype).max)
+    cheapest = channel == np.minimum.reduceat(channel, starts)[run]
+    profits = options.select(pl.col("offer").cast(pl.String), "expected_profit").filter(pl.Series(cheapest))
+    totals = profits.group_by("offer").agg(pl.sum("expected_profit"))
     return str(totals.sort("expected_profit", "offer", descending=[True, False]).item(0, "offer"))
 
 
