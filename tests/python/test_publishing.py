@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 import yaml
 from click.testing import Result
 from filelock import FileLock
 from lifecycle import ROOT, change, lcm, query, warehouse_at
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
-from lcm_ml.publishing import catalogue
+from lcm_ml.publishing import catalogue, snapshot
 from lcm_ml.publishing.snapshot import RELATIONS, publish
 from lcm_ml.warehouse.connection import connect
 
@@ -93,6 +95,18 @@ def test_a_rollback_does_not_wait_for_a_job_in_the_warehouse(shop: Path, three: 
     with FileLock(shop.with_name("lcm.duckdb.lock")), duckdb.connect(str(shop)):
         lcm(shop, "snapshots", "rollback")
     assert current(shop) == three[1]
+
+
+def test_profiles_of_some_users_at_a_time_are_those_of_all(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def profiles() -> pl.DataFrame:
+        return pl.read_parquet(shop.parent / "lcm.published" / "current" / "user_profiles.parquet")
+
+    whole = profiles()
+    monkeypatch.setattr(snapshot, "USERS_AT_ONCE", whole.height // 3)
+    snapshot_of(shop)
+    found = profiles().drop("snapshot_id").sort("user_id")
+    assert found.height > 100
+    assert_frame_equal(found, whole.drop("snapshot_id").sort("user_id"))
 
 
 def test_views_and_columns_are_described(shop: Path) -> None:

@@ -62,7 +62,7 @@ def run_publish(
     server = Server.of(to, schema) if to else None
     share = WRITTEN if server else 1.0
     with writer_lock("lcm-ml publish", notify), publishing_lock("lcm-ml publish", notify) as folder:
-        with connect(read_only=True, notify=notify) as con:
+        with connect(read_only=True, notify=notify, beside_frames=False) as con:
             manifest = publish(con, folder, keep, lambda what, done: advance(what, share * done))
             try:
                 report = write_report(con, manifest)

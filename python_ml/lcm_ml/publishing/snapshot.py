@@ -17,6 +17,8 @@ from lcm_ml.warehouse.connection import first_row
 from lcm_ml.warehouse.sql import literal
 
 Advance = Callable[[str, float], None]
+USERS_AT_ONCE = 250_000
+"""Users whose profiles are put together at once."""
 RELATIONS = (
     "user_profiles",
     "user_stage_history",
@@ -211,9 +213,38 @@ def may_take_over(con: duckdb.DuckDBPyConnection, folder: Path) -> bool:
     )
 
 
+def _in_parts(con: duckdb.DuckDBPyConnection, source: str) -> str:
+    """The name of a temporary table with the rows of `source`, put there some users at a time; of few users, `source`.
+
+    Its dozen joins each hold a hash table of all users, which do not fit in memory together.
+    """
+    starts = con.execute(
+        """
+        with numbered as (
+            select user_id, (row_number() over (order by user_id) - 1) // ? as part
+            from serving.lifecycle_current
+        )
+
+        select min(user_id) from numbered group by part order by part
+        """,
+        [USERS_AT_ONCE],
+    ).fetchall()
+    if len(starts) < 2:
+        return source
+    con.execute(f"create or replace temp table exported as from {source} limit 0")
+    # DuckDB hands bounds that are written out down to every scan.
+    bounds = [literal(start) for (start,) in starts[1:]]
+    lower, upper = ["true", *(f"user_id >= {bound}" for bound in bounds)], [*(f"user_id < {b}" for b in bounds), "true"]
+    for at_least, below in zip(lower, upper, strict=True):
+        con.execute(f"insert into exported from {source} where {at_least} and {below}")
+    return "exported"
+
+
 def _export_relation(con: duckdb.DuckDBPyConnection, name: str, folder: Path, snapshot_id: str) -> dict[str, Any]:
     path = folder / f"{name}.parquet"
     source = f"{SCHEMA_OF.get(name, 'serving')}.{name}"
+    if name == "user_profiles":
+        source = _in_parts(con, source)
     row = first_row(
         con, f"copy (select *, '{snapshot_id}' as snapshot_id from {source}) to {literal(str(path))} (format parquet)"
     )

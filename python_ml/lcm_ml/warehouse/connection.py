@@ -142,7 +142,7 @@ def _make_private_folder(folder: Path) -> None:
 
 @contextmanager
 def connect(
-    *, read_only: bool = False, notify: Notify = _silent, any_layout: bool = False
+    *, read_only: bool = False, notify: Notify = _silent, any_layout: bool = False, beside_frames: bool | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse; wait for another process to let go of it; close it at the end.
 
@@ -152,6 +152,7 @@ def connect(
         read_only: for reading alone; several readers may be in at once.
         notify: called once with a message when waiting starts, and of a change of layout.
         any_layout: take the layout as it is; for backups.
+        beside_frames: leave most of LCM_MEMORY_LIMIT to frames in this process; None: readers do.
 
     Raises:
         LcmError: when the file is missing (read_only), locked for too long, not a warehouse, of a newer layout, or
@@ -163,7 +164,10 @@ def connect(
         raise LcmError(f"there is no warehouse at {path}", "run `lcm-ml run` or `dbt build`, or set LCM_WAREHOUSE")
     _make_private_folder(path.parent)
     con = _open(path, read_only, notify)
+    has_frames = read_only if beside_frames is None else beside_frames
     try:
+        if has_frames:
+            _leave_memory(con)
         if not any_layout and is_older(con, path):
             if read_only:
                 raise LcmError(
@@ -175,6 +179,8 @@ def connect(
 
             upgrade(notify)
             con = _open(path, read_only, notify)
+            if has_frames:
+                _leave_memory(con)
         yield con
     except duckdb.Error as error:
         raise translate(error, path) from error
@@ -191,6 +197,15 @@ def _configure(con: duckdb.DuckDBPyConnection) -> None:
         con.execute("set memory_limit = ?", [memory])
     if threads := os.environ.get("LCM_THREADS"):
         con.execute("set threads = ?", [int(threads)])
+
+
+def _leave_memory(con: duckdb.DuckDBPyConnection) -> None:
+    """A third for DuckDB, whose cache of the file fills its limit in time; frames come on top of it."""
+    if os.environ.get("LCM_MEMORY_LIMIT"):
+        told = first_row(con, "select current_setting('memory_limit')")
+        # As DuckDB tells it: 5.5 GiB.
+        number, unit = str(told[0] if told else "").split()
+        con.execute("set memory_limit = ?", [f"{float(number) / 3:.3f}{unit}"])
 
 
 def _open(path: Path, read_only: bool, notify: Notify) -> duckdb.DuckDBPyConnection:
