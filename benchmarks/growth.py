@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="1m,3m,10m")
     parser.add_argument("--folder", type=Path, default=ROOT / "data" / "bench")
     parser.add_argument("--only-events", action="store_true", help="Nothing with half the dates or users.")
+    parser.add_argument("--keep", action="store_true", help="Leave the warehouse of each size in place.")
     parser.add_argument("--chart", action="store_true", help="Draw docs/images/growth.svg.")
     asked = parser.parse_args()
     os.environ.setdefault("LCM_MEMORY_LIMIT", "6GB")
@@ -46,7 +47,7 @@ def main() -> None:
         folder = (asked.folder / size).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         shop = Shop(folder, SIZES[size])
-        kept({"size": size, "events": SIZES[size], "of": "events", "steps": list(steps(shop, ROOT))})
+        kept({"size": size, "events": SIZES[size], "of": "events", "steps": list(steps(shop, ROOT, keep=asked.keep))})
     if not asked.only_events:
         size = asked.sizes.split(",")[0]
         folder = (asked.folder / f"{size}-half-the-users").absolute()
@@ -84,7 +85,7 @@ def project_with(settings: dict[str, int]) -> Iterator[Path]:
         yield Path(name)
 
 
-def steps(shop: Shop, project: Path) -> Iterator[dict[str, Any]]:
+def steps(shop: Shop, project: Path, *, keep: bool = False) -> Iterator[dict[str, Any]]:
     """Load and run from nothing.
 
     Yields:
@@ -106,7 +107,8 @@ def steps(shop: Shop, project: Path) -> Iterator[dict[str, Any]]:
         yield told(run) | {"failed": run.failed}
         yield {"step": "warehouse", "gib": round(path.stat().st_size / 2**30, 2)}
     finally:
-        shutil.rmtree(path.parent)
+        if not keep:
+            shutil.rmtree(path.parent)
 
 
 @dataclass(frozen=True)

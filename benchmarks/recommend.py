@@ -13,6 +13,7 @@ import resource
 import time
 from datetime import date, timedelta
 
+import duckdb
 import numpy as np
 import polars as pl
 
@@ -63,7 +64,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     interactions, products = shop(options.users, options.seed)
-    accounts = pl.DataFrame(schema={"user_id": pl.String, "country": pl.String, "acquisition_channel": pl.String})
+    nothing = pl.lit(None, pl.String)
+    accounts = interactions.select(pl.col("user_id").unique()).with_columns(
+        country=nothing, acquisition_channel=nothing
+    )
+    con = duckdb.connect()
+    con.register("interactions", interactions.to_arrow())
     made_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds: dict[str, float] = {}
     started = last = time.perf_counter()
@@ -75,12 +81,12 @@ def main() -> None:
 
     before = AS_OF - HORIZON
     window = interactions.filter(pl.col("event_date") >= before).select("user_id", "product_id").unique()
-    lesson = dated(make_history(interactions, products, accounts, before, Settings()), window, options.seed)
+    lesson = dated(make_history(con, "from interactions", products, accounts, before, Settings()), window, options.seed)
     lap("fit, earlier date")
     ranker = taught([lesson], options.seed)
     del lesson
     lap("learn to rank")
-    now = dated(make_history(interactions, products, accounts, AS_OF, Settings()), None, options.seed)
+    now = dated(make_history(con, "from interactions", products, accounts, AS_OF, Settings()), None, options.seed)
     lap("fit, the date")
     rows = sum(part.height for part in recommended(now, ranker, 10))
     lap("list and explain")

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import duckdb
 import numpy as np
 import polars as pl
 
@@ -83,10 +84,16 @@ def history(
 ) -> History:
     """A history of the shop at a date."""
     known = purchases() if interactions is None else interactions
-    return make_history(
-        known,
-        catalogue(),
-        no_accounts() if users is None else users,
-        as_of,
-        Settings(**settings),  # type: ignore[arg-type]
-    )
+    return made_of(known, catalogue(), no_accounts() if users is None else users, as_of, Settings(**settings))  # type: ignore[arg-type]
+
+
+def made_of(
+    interactions: pl.DataFrame, products: pl.DataFrame, users: pl.DataFrame, as_of: date, settings: Settings
+) -> History:
+    """A history of frames; everybody who had done anything is a user."""
+    before = interactions.filter(pl.col("event_date") < as_of)
+    others = before.select(pl.col("user_id").unique()).join(users, on="user_id", how="anti")
+    with duckdb.connect() as con:
+        con.register("interactions", interactions.to_arrow())
+        everybody = pl.concat([users, others], how="diagonal")
+        return make_history(con, "from interactions", products, everybody, as_of, settings)

@@ -21,6 +21,7 @@ from shopping import (
     catalogue,
     events,
     history,
+    made_of,
     no_accounts,
     purchases,
 )
@@ -28,7 +29,7 @@ from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
 from lcm_ml.insights.recommend import factors, metrics
-from lcm_ml.insights.recommend.history import History, make_history
+from lcm_ml.insights.recommend.history import History
 from lcm_ml.insights.recommend.lists import HYBRID
 from lcm_ml.insights.recommend.models import NO_ALS, Model, fit_models
 from lcm_ml.insights.recommend.neighbours import item_item
@@ -275,7 +276,7 @@ def test_without_the_library_als_is_left_out_with_a_note(monkeypatch: pytest.Mon
 
 def test_a_shop_without_anything_has_no_lists():
     nothing = purchases().clear()
-    empty = make_history(nothing, catalogue().clear(), no_accounts(), AS_OF, Settings())
+    empty = made_of(nothing, catalogue().clear(), no_accounts(), AS_OF, Settings())
     assert pl.concat(list(recommended(dated(empty, None, 0), None, 10)) or [plain().clear()]).is_empty()
 
 

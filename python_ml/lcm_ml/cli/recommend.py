@@ -1,5 +1,6 @@
 """`lcm-ml recommend`: a list of products for every user, with reasons, and how good such lists are."""
 
+from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from lcm_ml.insights.recommend.history import History
     from lcm_ml.insights.recommend.recommend import Dated
+    from lcm_ml.warehouse.packed import Rows
 
 EXAMPLES = 3
 
@@ -62,10 +64,11 @@ def run_recommend(
     from lcm_ml.insights.recommend.recommend import NO_RANKER, dated, evaluated, recommended, taught
     from lcm_ml.insights.recommend.settings import Settings
     from lcm_ml.registry.runs import Run, run_capability
+    from lcm_ml.warehouse.packed import Packed
 
     run = Run("recommend", {"evaluate": evaluate}, seed)
 
-    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, Rows], dict[str, Any]]":
         settings = Settings.of(built_settings(con))
         horizon = timedelta(days=settings.horizon_days)
 
@@ -73,30 +76,35 @@ def run_recommend(
             purchased = purchases_between(con, when, when + horizon) if is_over else None
             return dated(read_history(con, when, settings), purchased, seed)
 
-        before = day - horizon
-        advance(f"learning from {before}", 0.05)
-        lesson, figures = at(before, True), None
-        if evaluate or (evaluate is None and not _is_measured(con, before)):
-            advance(f"measuring at {before}", 0.3)
-            figures = evaluated(lesson, taught([at(before - horizon, True)], seed), seed)
+        # One history at a time: each holds what every user did.
+        before, figures = day - horizon, None
+        if is_measured := evaluate or (evaluate is None and not _is_measured(con, before)):
+            advance(f"learning from {before - horizon}", 0.05)
+            earlier = taught([at(before - horizon, True)], seed)
+        advance(f"learning from {before}", 0.3)
+        lesson = at(before, True)
+        if is_measured:
+            advance(f"measuring at {before}", 0.45)
+            figures = evaluated(lesson, earlier, seed)
         advance("learning to rank", 0.6)
         ranker = taught([lesson], seed)
         del lesson
-        advance("listing", 0.75)
+        advance("listing", 0.7)
         now = at(day, False)
-        lists = pl.concat(list(recommended(now, ranker, settings.count)))
-        advance("writing", 0.95)
-        tables = {"recommendations": lists.with_columns(model_name=pl.lit(HYBRID))}
+        lists, counts = Packed(), []
+        examples: list[dict[str, Any]] = []
+        for part in recommended(now, ranker, settings.count):
+            lists.add(part)
+            counts.append(_counted(part))
+            examples += _examples(part, now.history) if len(examples) < EXAMPLES else []
+        advance("writing", 0.9)
+        tables: dict[str, Rows] = {"recommendations": lists.fill({"model_name": HYBRID})}
         if figures is not None:
             tables["recommendation_metrics"] = figures.with_columns(as_of_date=pl.lit(before))
         return tables, {
             "users": now.history.n_users,
-            "users_with_a_list": lists["user_id"].n_unique(),
-            "recommendations": lists.height,
-            "cold_start_users": lists.filter("is_cold_start")["user_id"].n_unique(),
-            "repeat_share": lists["is_repeat"].mean(),
-            "sources": dict(sorted(lists["source"].value_counts().iter_rows())),
-            "examples": _examples(lists, now.history),
+            **_totals(counts),
+            "examples": examples[:EXAMPLES],
             "evaluated_date": before if figures is not None else None,
             "metrics": figures.to_dicts() if figures is not None else [],
             "note": "; ".join([*now.models.notes, *([NO_RANKER] if ranker is None else [])]) or None,
@@ -112,7 +120,7 @@ def read_history(con: "duckdb.DuckDBPyConnection", as_of: date, settings: Any) -
     from lcm_ml.frames.interactions import interactions_before, users_at
     from lcm_ml.insights.recommend.history import make_history
 
-    return make_history(interactions_before(con, as_of), products_at(con, as_of), users_at(con, as_of), as_of, settings)
+    return make_history(con, interactions_before(as_of), products_at(con, as_of), users_at(con, as_of), as_of, settings)
 
 
 def _is_measured(con: "duckdb.DuckDBPyConnection", day: date) -> bool:
@@ -121,6 +129,27 @@ def _is_measured(con: "duckdb.DuckDBPyConnection", day: date) -> bool:
     if not table_exists(con, "ml", "recommendation_metrics"):
         return False
     return first_row(con, "select 1 from ml.recommendation_metrics where as_of_date = ? limit 1", [day]) is not None
+
+
+def _counted(lists: "pl.DataFrame") -> dict[str, Any]:
+    """Figures of the lists of some users, which add up."""
+    return {
+        "users_with_a_list": lists["user_id"].n_unique(),
+        "recommendations": lists.height,
+        "cold_start_users": lists.filter("is_cold_start")["user_id"].n_unique(),
+        "repeats": int(lists["is_repeat"].sum()),
+        "sources": dict(lists["source"].value_counts().iter_rows()),
+    }
+
+
+def _totals(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("users_with_a_list", "recommendations", "cold_start_users", "repeats")
+    total = {name: sum(part[name] for part in counts) for name in names}
+    sources: Counter[str] = Counter()
+    for part in counts:
+        sources.update(part["sources"])
+    rows, repeats = total["recommendations"], total.pop("repeats")
+    return total | {"repeat_share": repeats / rows if rows else None, "sources": dict(sorted(sources.items()))}
 
 
 def _examples(lists: "pl.DataFrame", history: "History") -> list[dict[str, Any]]:

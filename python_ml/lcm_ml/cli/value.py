@@ -9,9 +9,9 @@ from lcm_ml.cli.console import Advance, AsOfOption, JsonOption, command, emit, n
 
 if TYPE_CHECKING:
     import duckdb
-    import polars as pl
 
     from lcm_ml.insights.value_run import Values
+    from lcm_ml.warehouse.packed import Rows
 
 TITLES = {"naive": "same as last period", "bg_nbd": "BG/NBD + Gamma-Gamma", "xgboost": "XGBoost"}
 
@@ -48,7 +48,7 @@ def run_value(as_of: datetime | None, advance: Advance, seed: int = 0) -> dict[s
 
     run = Run("value", {}, seed)
 
-    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, pl.DataFrame], Values]":
+    def compute(con: "duckdb.DuckDBPyConnection", day: date) -> "tuple[dict[str, Rows], Values]":
         settings = built_settings(con)
         reader = PurchaseReader(con, HORIZONS, settings["non_model_features"])
         found = find_values(reader, day, float(settings["value_discount_rate"]), seed, advance)
@@ -83,9 +83,7 @@ def _told(found: "Values") -> dict[str, Any]:
         "gamma_gamma": asdict(model.worth),
     }
     told["lifetime"] = {"months": LIFETIME_MONTHS, **concentration(found.lifetime)}
-    served = found.values.filter(found.values["is_served"])
     for judged in found.judged:
-        rows = served.filter(served["horizon_days"] == judged.horizon_days)
         figures: dict[str, dict[str, Any]] = {}
         for row in judged.figures.to_dicts():
             interval = {key: row[key] for key in ("value", "ci_low", "ci_high")}
@@ -96,8 +94,8 @@ def _told(found: "Values") -> dict[str, Any]:
                 "served": judged.served,
                 "evaluated_at": judged.evaluated_at,
                 "evaluated_users": judged.figures.item(0, "n_users") if judged.figures.height else 0,
-                "expected_purchases": rows["expected_purchases"].sum(),
-                "expected_amount": rows["expected_amount"].sum(),
+                "expected_purchases": judged.expected_purchases,
+                "expected_amount": judged.expected_amount,
                 "figures": figures,
             }
         )

@@ -147,7 +147,7 @@ def compared(forecasts: Forecast, users: pl.DataFrame, horizon_days: int) -> dic
 
 
 def value_rows(forecasts: Forecast, horizon_days: int, served: str) -> pl.DataFrame:
-    """Both models' forecasts as rows of ml.user_values without run_id; one of each user's is marked as served."""
+    """Both models' forecasts as rows of ml.user_values without run_id, by user; one of each is marked as served."""
     has_trees = (
         pl.lit(False)
         if forecasts.by_trees is None or served != spend_trees.NAME
@@ -156,7 +156,7 @@ def value_rows(forecasts: Forecast, horizon_days: int, served: str) -> pl.DataFr
     parts = [forecasts.by_history.with_columns(model_name=pl.lit(purchase_model.NAME), is_served=~has_trees)]
     if forecasts.by_trees is not None:
         parts.append(forecasts.by_trees.with_columns(model_name=pl.lit(spend_trees.NAME), is_served=has_trees))
-    return pl.concat(parts).with_columns(horizon_days=pl.lit(horizon_days, pl.Int32))
+    return pl.concat(parts).with_columns(horizon_days=pl.lit(horizon_days, pl.Int32)).sort("user_id", "model_name")
 
 
 def concentration(lifetime: pl.DataFrame) -> dict[str, float]:

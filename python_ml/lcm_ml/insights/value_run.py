@@ -1,7 +1,7 @@
 """From what users purchased to the rows of the value tables: which dates train, calibrate and evaluate what."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import polars as pl
@@ -11,6 +11,7 @@ from lcm_ml.frames.splits import observed_before
 from lcm_ml.insights import purchase_model, spend_trees, value
 from lcm_ml.insights.purchase_model import PurchaseModel, fit_purchase_model
 from lcm_ml.insights.value_evaluation import by_decile, evaluate, served_model
+from lcm_ml.warehouse.packed import Packed, Rows
 
 TABLES = ("user_values", "user_lifetime_values", "value_metrics", "value_deciles")
 PAST_DATES = 6
@@ -21,7 +22,11 @@ MAX_TRAINING_ROWS, MAX_EVALUATED_USERS = 100_000, 100_000
 
 @dataclass(frozen=True)
 class Judged:
-    """One horizon: what was found out of time, and who serves."""
+    """One horizon: what was found out of time, and who serves.
+
+    Attributes:
+        expected_purchases, expected_amount: of all users together, by what serves; 0 until everybody has a value.
+    """
 
     horizon_days: int
     evaluated_at: date | None
@@ -29,17 +34,23 @@ class Judged:
     deciles: pl.DataFrame
     served: str
     notes: tuple[str, ...] = ()
+    expected_purchases: float = 0.0
+    expected_amount: float = 0.0
 
 
 @dataclass(frozen=True)
 class Values:
-    """Everything a run of `lcm-ml value` finds. `model` is None where there is too little to fit it to."""
+    """Everything a run of `lcm-ml value` finds. `model` is None where there is too little to fit it to.
+
+    Attributes:
+        values: rows of ml.user_values, by horizon and user.
+    """
 
     as_of: date
     users: pl.DataFrame
     model: PurchaseModel | None
     judged: tuple[Judged, ...]
-    values: pl.DataFrame
+    values: Packed
     lifetime: pl.DataFrame
     discount_rate: float
     refunded_share: float
@@ -63,11 +74,13 @@ def find_values(
     users = reader.summaries([moment])
     if not purchase_model.is_enough(users):
         empty = pl.DataFrame()
-        return Values(moment, users, None, (), empty, empty, discount_rate, refunded, (f"{purchase_model.TOO_FEW}.",))
+        return Values(
+            moment, users, None, (), Packed(), empty, discount_rate, refunded, (f"{purchase_model.TOO_FEW}.",)
+        )
     advance("fitting", 0.1)
     model = fit_purchase_model(users, seed)
     quantiles = model.quantiles(users, value.HORIZONS, seed)
-    judged, rows = [], []
+    judged, values = [], Packed(("horizon_days", "user_id"))
     for place, days in enumerate(value.HORIZONS):
         advance(f"{days} days, out of time", 0.2 + 0.2 * place)
         found = _judged(reader, moment, days, users.height, seed)
@@ -76,14 +89,16 @@ def find_values(
         tried = spend_trees.NAME in found.figures["model_name"]
         features = reader.features_at(moment, users.height)
         forecast = value.forecast(users, features, model, quantiles, past, days, seed, use_trees=tried)
-        judged.append(found)
-        rows.append(value.value_rows(forecast, days, found.served))
+        rows = value.value_rows(forecast, days, found.served)
+        values.add(rows)
+        served = rows.filter("is_served").select(pl.sum("expected_purchases", "expected_amount")).row(0, named=True)
+        judged.append(replace(found, **served))
     return Values(
         moment,
         users,
         model,
         tuple(judged),
-        pl.concat(rows),
+        values,
         model.lifetime(users, discount_rate),
         discount_rate,
         refunded,
@@ -138,7 +153,7 @@ def _with_note(judged: Judged, note: str) -> Judged:
     return Judged(judged.horizon_days, judged.evaluated_at, judged.figures, judged.deciles, judged.served, (note,))
 
 
-def value_tables(found: Values) -> dict[str, pl.DataFrame]:
+def value_tables(found: Values) -> dict[str, Rows]:
     """The rows of ml.user_values, user_lifetime_values, value_metrics and value_deciles, without their run_id."""
     if found.model is None:
         return {name: pl.DataFrame() for name in TABLES}

@@ -16,6 +16,7 @@ from lcm_ml.frames.frame import inputs_fingerprint, resolve_as_of
 from lcm_ml.warehouse import writer
 from lcm_ml.warehouse.connection import Notify, connect, transaction, writer_lock
 from lcm_ml.warehouse.contracts import tables
+from lcm_ml.warehouse.packed import Packed, Rows
 
 Found = TypeVar("Found")
 
@@ -67,16 +68,16 @@ class Run:
 
 def record(
     run: Run,
-    rows: Callable[[duckdb.DuckDBPyConnection], dict[str, pl.DataFrame]],
+    rows: Callable[[duckdb.DuckDBPyConnection], Mapping[str, Rows]],
     notify: Notify,
     scope: Mapping[str, Any] | None = None,
-) -> dict[str, pl.DataFrame]:
+) -> dict[str, Rows]:
     """Write a successful run and everything it found in one transaction.
 
     Args:
         run: the run.
         rows: given the connection with its open transaction (some rows depend on what is there), the rows of
-            each ml table; empty frames are left out, except in a table with a scope, which they empty.
+            each ml table; empty ones are left out, except in a table with a scope, which they empty.
         notify: told when another process has to be waited for.
         scope: what a table with a scope is written for, e.g. its as_of_date.
 
@@ -87,9 +88,13 @@ def record(
         LcmError: when the warehouse cannot be written; nothing was.
     """
     contracts = tables("ml")
-    with writer_lock(f"lcm-ml {run.command}", notify), connect(notify=notify) as con, transaction(con):
+    with (
+        writer_lock(f"lcm-ml {run.command}", notify),
+        connect(notify=notify, beside_frames=True) as con,
+        transaction(con),
+    ):
         writer.ensure(con, contracts)
-        found = {"model_runs": run.row("ok"), **rows(con)}
+        found: dict[str, Rows] = {"model_runs": run.row("ok"), **rows(con)}
         for name, frame in found.items():
             if frame.height or contracts[name].scope:
                 writer.write(con, contracts[name], frame, scope)
@@ -106,7 +111,7 @@ def record(
 def run_capability(
     run: Run,
     as_of: date | None,
-    compute: Callable[[duckdb.DuckDBPyConnection, date], tuple[dict[str, pl.DataFrame], Found]],
+    compute: Callable[[duckdb.DuckDBPyConnection, date], tuple[Mapping[str, Rows], Found]],
     notify: Notify,
     **scope: str,
 ) -> tuple[date, Found]:
@@ -140,12 +145,14 @@ def run_capability(
     return day, found
 
 
-def _filled_in(table: str, frame: pl.DataFrame, values: Mapping[str, Any]) -> pl.DataFrame:
+def _filled_in(table: str, rows: Rows, values: Mapping[str, Any]) -> Rows:
     columns = tables("ml")[table].column_names
-    if frame.is_empty():
+    if rows.is_empty():
         return pl.DataFrame(schema=columns)
-    lacking = [name for name in values if name in columns and name not in frame.columns]
-    return frame.with_columns(pl.lit(values[name]).alias(name) for name in lacking)
+    lacking = {name: value for name, value in values.items() if name in columns and name not in rows.columns}
+    if isinstance(rows, Packed):
+        return rows.fill(lacking)
+    return rows.with_columns(pl.lit(value).alias(name) for name, value in lacking.items())
 
 
 @contextlib.contextmanager

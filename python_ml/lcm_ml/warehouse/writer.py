@@ -8,6 +8,7 @@ import polars as pl
 
 from lcm_ml.errors import LcmError
 from lcm_ml.warehouse.contracts import Table
+from lcm_ml.warehouse.packed import Packed, Rows, parts_of
 
 
 def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
@@ -29,23 +30,38 @@ def ensure(con: duckdb.DuckDBPyConnection, tables: dict[str, Table]) -> None:
                 con.execute(f"alter table {table.full_name} add column {column.name} {column.data_type}")
 
 
-def write(
-    con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame, scope: Mapping[str, Any] | None = None
-) -> int:
-    """Write all rows of `frame`, replacing rows with the same key or scope. Call it inside a transaction.
+def write(con: duckdb.DuckDBPyConnection, table: Table, rows: Rows, scope: Mapping[str, Any] | None = None) -> int:
+    """Write all rows, replacing rows with the same key or scope. Call it inside a transaction.
 
     Args:
         con: a connection with an open transaction, so that several tables appear together.
         table: the contract.
-        frame: columns as in the contract, in any order.
-        scope: for a table with a scope, the value of each of its columns; every row of `frame` has these values.
+        rows: columns as in the contract, in any order.
+        scope: for a table with a scope, the value of each of its columns; every one of the rows has these values.
 
     Returns:
         The rows written.
 
     Raises:
-        LcmError: naming the column that the frame lacks or has too many, or whose values do not fit.
+        LcmError: naming the column that the rows lack or have too many, or whose values do not fit.
     """
+    if table.scope:
+        in_scope = " and ".join(f"{name} = ?" for name in table.scope)
+        con.execute(f"delete from {table.full_name} where {in_scope}", [(scope or {})[name] for name in table.scope])
+    last: tuple[Any, ...] | None = None
+    for part in parts_of(rows):
+        _check(table, part, scope)
+        if isinstance(rows, Packed):
+            # Each part is looked through for repeated keys by itself: none may go on in the next.
+            ordered = part.select(rows.order)
+            if not ordered.equals(ordered.sort(rows.order)) or (last is not None and ordered.row(0) <= last):
+                raise LcmError(f"rows for {table.full_name} are not in the order of {rows.order}", "sort them")
+            last = ordered.row(-1)
+        _insert(con, table, part)
+    return rows.height
+
+
+def _check(table: Table, frame: pl.DataFrame, scope: Mapping[str, Any] | None) -> None:
     missing = [name for name in table.column_names if name not in frame.columns]
     extra = [name for name in frame.columns if name not in table.column_names]
     if missing or extra:
@@ -59,14 +75,12 @@ def write(
         raise LcmError(
             f"rows for {table.full_name} lie outside the scope {scope}: {outside}", "write one scope at a time"
         )
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> None:
     con.register("incoming_rows", frame.select(table.column_names).to_arrow())
     try:
-        if table.scope:
-            in_scope = " and ".join(f"{name} = ?" for name in table.scope)
-            con.execute(
-                f"delete from {table.full_name} where {in_scope}", [(scope or {})[name] for name in table.scope]
-            )
-        elif table.key:
+        if table.key and not table.scope:
             # A null in a key (a baseline has no version) is a value like any other here.
             same_key = " and ".join(f"t.{name} is not distinct from i.{name}" for name in table.key)
             con.execute(
@@ -79,4 +93,3 @@ def write(
         raise LcmError(f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows") from error
     finally:
         con.unregister("incoming_rows")
-    return frame.height

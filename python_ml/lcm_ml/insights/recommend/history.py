@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
+from lcm_ml.frames.interactions import interacting_products, numbered
 from lcm_ml.insights.recommend.settings import Settings
 
 PROFILE = 50
@@ -112,76 +114,63 @@ class History:
 
 
 def make_history(
-    interactions: pl.DataFrame, products: pl.DataFrame, users: pl.DataFrame, as_of: date, settings: Settings
+    con: duckdb.DuckDBPyConnection,
+    interactions: str,
+    products: pl.DataFrame,
+    users: pl.DataFrame,
+    as_of: date,
+    settings: Settings,
 ) -> History:
     """Number users and products, and bring events to ages.
 
     Args:
-        interactions: user_id, product_id, event_date, event_type, quantity, amount, discount; rows at or after `as_of`
-            are left out.
+        con: where `interactions` can be read.
+        interactions: a query or the name of a table, with the columns of `interactions_before`; rows at or after
+            `as_of` are left out.
         products: product_id, department, category, brand, title, price, first_sold_date; products of `interactions`
             that are missing are added without attributes.
-        users: user_id, country, acquisition_channel; users of `interactions` that are missing are added.
+        users: user_id, country, acquisition_channel; what others did is left out.
         as_of: the date.
         settings: what a list may hold.
     """
-    before = interactions.filter(pl.col("event_date") < as_of)
-    everybody = _complete(users.select("user_id", "country", "acquisition_channel"), before, "user_id")
-    catalogue = _complete(products.drop("first_sold_date", strict=False), before, "product_id")
-    coded = before.select(
-        user=_code(before["user_id"], everybody["user_id"]),
-        product=_code(before["product_id"], catalogue["product_id"]),
-        age=(pl.lit(as_of) - pl.col("event_date")).dt.total_days().cast(AGE),
-        event_type="event_type",
-        quantity=pl.col("quantity").cast(pl.Float32),
-        amount=pl.col("amount").cast(pl.Float32),
-        discount=pl.col("discount").cast(pl.Float32),
+    everybody = users.select("user_id", "country", "acquisition_channel").sort("user_id")
+    missing = interacting_products(con, interactions, as_of).join(products, on="product_id", how="anti")
+    catalogue = pl.concat([products.drop("first_sold_date", strict=False), missing], how="diagonal").sort("product_id")
+    found = numbered(
+        con,
+        interactions,
+        as_of,
+        everybody["user_id"],
+        catalogue["product_id"],
+        settings.weights,
+        settings.half_life_days,
     )
-    del before
-    is_purchase = pl.col("event_type") == "purchase"
-    fading = 0.5 ** (pl.col("age") / settings.half_life_days)
-    weight = pl.col("event_type").replace_strict(dict(settings.weights), default=0.0, return_dtype=pl.Float64) * fading
-    days = coded.filter(is_purchase).drop("event_type").sort("user", "product", "age", descending=[False, False, True])
-    seen = (
-        coded.filter(~is_purchase)
-        .group_by("user", "product")
-        .agg(seen_weight=weight.sum(), seen_age=pl.col("age").min())
-        .filter(pl.col("seen_weight") > 0)
-        .sort("user", "product")
+    return History(
+        as_of,
+        settings,
+        everybody,
+        _with_stock(catalogue, found.products, settings),
+        found.days,
+        found.seen,
+        found.taste,
     )
-    taste = (
-        coded.group_by("user", "product")
-        .agg(weight=weight.sum())
-        .filter(pl.col("weight") > 0)
-        .sort("user", "weight", "product", descending=[False, True, False])
-    )
-    return History(as_of, settings, everybody, _with_stock(catalogue, coded, settings), days, seen, taste)
 
 
-def _with_stock(catalogue: pl.DataFrame, coded: pl.DataFrame, settings: Settings) -> pl.DataFrame:
-    rows = np.arange(catalogue.height)
-    is_purchase = pl.col("event_type") == "purchase"
-    recent = coded.filter(pl.col("age") <= settings.in_stock_days)
-
-    def holds(part: pl.DataFrame) -> npt.NDArray[np.bool_]:
-        return np.isin(rows, part["product"].unique().to_numpy())
-
-    is_new = holds(recent) & ~holds(coded.filter(is_purchase))
+def _with_stock(catalogue: pl.DataFrame, ages: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """The catalogue with category_code, is_servable and is_new, from products' last_age and sold_age."""
+    known = catalogue.with_row_index("product").with_columns(pl.col("product").cast(CODE))
+    is_recent = (pl.col("last_age") <= settings.in_stock_days).fill_null(False)
+    is_new = is_recent & pl.col("sold_age").is_null()
     category = pl.coalesce("category", "department").fill_null("")
-    return catalogue.with_columns(
-        category_code=category.rank("dense").cast(CODE) - 1,
-        is_servable=pl.Series(holds(recent.filter(is_purchase)) | is_new),
-        is_new=pl.Series(is_new),
+    return (
+        known.join(ages, on="product", how="left", maintain_order="left")
+        .with_columns(
+            category_code=category.rank("dense").cast(CODE) - 1,
+            is_servable=(pl.col("sold_age") <= settings.in_stock_days).fill_null(False) | is_new,
+            is_new=is_new,
+        )
+        .drop("product", "last_age", "sold_age")
     )
-
-
-def _complete(known: pl.DataFrame, events: pl.DataFrame, key: str) -> pl.DataFrame:
-    missing = events.select(pl.col(key).unique()).join(known, on=key, how="anti")
-    return pl.concat([known, missing], how="diagonal").sort(key)
-
-
-def _code(ids: pl.Series, sorted_ids: pl.Series) -> pl.Series:
-    return ids.cast(pl.Enum(sorted_ids)).to_physical().cast(CODE)
 
 
 def of_users(rows: pl.DataFrame, first: int, end: int) -> pl.DataFrame:

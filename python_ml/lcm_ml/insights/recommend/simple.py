@@ -34,7 +34,7 @@ class Popularity:
 
     @cached_property
     def segment_of(self) -> pl.DataFrame:
-        """A row per user: user, segment (in words; empty for everybody)."""
+        """A row per user: user, segment (an Enum of words; empty for everybody)."""
         columns = ("country", "acquisition_channel")
         buyers = np.zeros(self.history.n_users, dtype=bool)
         buyers[self.history.days["user"].to_numpy()] = True
@@ -48,7 +48,10 @@ class Popularity:
             )
             for level in levels
         ]
-        return users.select("user", segment=pl.coalesce(*choices, pl.lit("")))
+        segments = users.select("user", segment=pl.coalesce(*choices, pl.lit("")))
+        # A number of a few bits for each user, and for each of its days.
+        words = sorted({"", *segments["segment"].unique()})
+        return segments.with_columns(pl.col("segment").cast(pl.Enum(words)))
 
     @cached_property
     def by_segment(self) -> pl.DataFrame:
@@ -59,17 +62,17 @@ class Popularity:
             pl.Series(history.servable[history.days["product"].to_numpy()])
         )
         days = days.with_columns(segment=segments.gather(days["user"]))
-        parts = [days.with_columns(segment=pl.lit("")), days.filter(pl.col("segment") != "")]
-        recent = pl.col("age") <= history.settings.in_stock_days
-        found = (
-            pl.concat(parts)
-            .group_by("segment", "product")
-            .agg(
-                score=(0.5 ** (pl.col("age") / POPULAR_HALF_LIFE_DAYS)).sum().cast(pl.Float32),
-                buyers=pl.col("user").filter(recent).n_unique(),
-            )
-        )
-        ordered = found.sort("segment", "score", "product", descending=[False, True, False])
+        recent = days.filter(pl.col("age") <= history.settings.in_stock_days).unique(["user", "product"])
+
+        def counted(*keys: str) -> pl.DataFrame:
+            fading = 0.5 ** (pl.col("age") / POPULAR_HALF_LIFE_DAYS)
+            scores = days.group_by(keys).agg(score=fading.sum().cast(pl.Float32))
+            buyers = recent.group_by(keys).agg(buyers=pl.len())
+            return scores.join(buyers, on=keys, how="left").with_columns(pl.col("buyers").fill_null(0))
+
+        everybody = counted("product").select(pl.lit("", segments.dtype).alias("segment"), pl.all())
+        own = counted("segment", "product").filter(pl.col("segment") != "")
+        ordered = pl.concat([everybody, own]).sort("segment", "score", "product", descending=[False, True, False])
         return ordered.filter(pl.int_range(pl.len()).over("segment") < MOST_POPULAR)
 
     def lists(self, history: History, first: int, end: int, n: int) -> pl.DataFrame:
