@@ -33,32 +33,23 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
     con.execute("create schema bench")
     dates = [row[0] for row in con.execute("select as_of_date from marts.as_of_dates order by 1").fetchall()]
 
+    # The model is the first date's query, which insert_other_dates repeats.
+    first_date = f"date '{dates[0]}'"
+    assert first_date in ours
+    of_dates = [ours.replace(first_date, f"date '{day}'") for day in dates]
+
     def run_ours() -> float:
-        return seconds(lambda: con.execute(WRITE.format("ours", ours)))
+        return seconds(lambda: _one_after_another(con, "ours", of_dates))
 
     def run_plain() -> float:
         queries = [SQL.replace("$as_of", f"date '{day}'") for day in dates]
         parts = [
             f"select date '{day}' as as_of_date, * from ({query})" for day, query in zip(dates, queries, strict=True)
         ]
-        con.execute("drop table if exists bench.plain")
-        first, *others = parts
-
-        def work() -> None:
-            con.execute(WRITE.format("plain", first))
-            for part in others:
-                con.execute(f"insert into bench.plain {part}")
-
-        return seconds(work)
+        return seconds(lambda: _one_after_another(con, "plain", parts))
 
     def run_floor() -> float:
-        def work() -> None:
-            con.execute("drop table if exists bench.floor")
-            for done, day in enumerate(dates):
-                passing = _one_pass(con, day)
-                con.execute(WRITE.format("floor", passing) if not done else f"insert into bench.floor {passing}")
-
-        return seconds(work)
+        return seconds(lambda: _one_after_another(con, "floor", [_one_pass(con, day) for day in dates]))
 
     def run_polars() -> float:
         tables = reference_features.read(con)
@@ -97,6 +88,12 @@ def measure(shop: Shop, rounds: int) -> list[Measure]:
         some = f"seconds for a value; featuretools computes {of_featuretools['values']:,}"
         measures.append(Measure("features, featuretools", f"{what}, by value", 100, per_value, theirs, True, some))
     return measures
+
+
+def _one_after_another(con: Any, table: str, queries: list[str]) -> None:
+    con.execute(f"drop table if exists bench.{table}")
+    for done, query in enumerate(queries):
+        con.execute(f"insert into bench.{table} {query}" if done else WRITE.format(table, query))
 
 
 def _featuretools(con: Any, shop: Shop, dates: list[Any]) -> dict[str, float] | None:
