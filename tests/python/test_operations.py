@@ -366,3 +366,13 @@ def test_an_upgrade_without_space_for_its_backup_changes_nothing(
 def test_dbt_and_lcm_ml_mean_the_same_layout() -> None:
     macros = (ROOT / "macros" / "build_state" / "build_log.sql").read_text(encoding="utf-8")
     assert f"{{% macro warehouse_version() -%}}{{{{ return({WAREHOUSE_VERSION}) }}}}" in macros
+
+
+def test_a_memory_limit_leaves_room_for_frames(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(**how: bool) -> str:
+        with connect(**how) as con:
+            return str(con.execute("select current_setting('memory_limit')").fetchone()[0])
+
+    monkeypatch.setenv("LCM_MEMORY_LIMIT", "900MiB")
+    assert limit(read_only=True) == limit(beside_frames=True) == "300.0 MiB"
+    assert limit() == limit(read_only=True, beside_frames=False) == "900.0 MiB"
