@@ -70,6 +70,17 @@
     {%- endif %}
 {%- endmacro %}
 
+{# What a model begins with: the query that `rows_at` writes for the first date to compute, or no rows of that kind. #}
+{% macro first_date(spine, rows_at) -%}
+    {%- for as_of in pending_as_of_dates(spine)[:1] -%}
+        {{ rows_at(as_of, *varargs) }}
+    {%- else -%}
+        select *
+        from ({{ rows_at("date '1900-01-01'", *varargs) }})
+        where false
+    {%- endfor %}
+{%- endmacro %}
+
 {#
     post-hook, in the model's own transaction: the dates to compute after the first, oldest first, with the query that
     `rows_at` writes for a date. One statement each: in one for all, DuckDB would hold the hash tables of all dates.

@@ -148,30 +148,16 @@
 {#
     The rows of user_lifecycle_at with their date, and how long each stage has lasted.
 
-    held        the relation that holds the earlier dates of the grid; without one, no user has been seen before.
+    before      SQL of user_id, stage and stage_since_date: where each user stood before.
+    users       as in user_lifecycle_at.
 #}
-{% macro dated_user_lifecycle_at(as_of, held=none) -%}
+{% macro user_lifecycle_since(as_of, before, users=none) -%}
     with stages as (
-        {{ user_lifecycle_at(as_of) }}
+        {{ user_lifecycle_at(as_of, users) }}
     ),
 
     before as (
-        select
-            user_id,
-            stage,
-            {% if held -%}
-                stage_since_date
-            from {{ held }}
-            where as_of_date = (
-                select max(spine.as_of_date)
-                from {{ ref('as_of_dates') }} as spine
-                where spine.is_on_grid and spine.as_of_date < {{ as_of }}
-            )
-            {%- else -%}
-                first_seen_date as stage_since_date
-            from stages
-            where false
-            {%- endif %}
+        {{ before }}
     ),
 
     since as (
@@ -200,6 +186,32 @@
         dormant_after_days,
         churned_after_days
     from since
+{%- endmacro %}
+
+{# user_lifecycle at a date; `held` is what it holds of earlier ones, none at first. #}
+{% macro dated_user_lifecycle_at(as_of, held=none) -%}
+    {%- set before -%}
+        {% if held -%}
+            select
+                user_id,
+                stage,
+                stage_since_date
+            from {{ held }}
+            where as_of_date = (
+                select max(spine.as_of_date)
+                from {{ ref('as_of_dates') }} as spine
+                where spine.is_on_grid and spine.as_of_date < {{ as_of }}
+            )
+        {%- else -%}
+            select
+                user_id,
+                stage,
+                first_seen_date as stage_since_date
+            from stages
+            where false
+        {%- endif %}
+    {%- endset -%}
+    {{ user_lifecycle_since(as_of, before) }}
 {%- endmacro %}
 
 {# How many users were in each stage at a date. #}

@@ -10,13 +10,5 @@
         ]
     )
 }}
-{%- set dates = pending_as_of_dates(ref('int_as_of_weeks')) %}
 
--- The first date to compute; insert_other_dates follows it.
-{% if dates -%}
-    {{ lifecycle_counts_at(dates[0]) }}
-{%- else -%}
-    select *
-    from ({{ lifecycle_counts_at("date '1900-01-01'") }})
-    where false
-{%- endif %}
+{{ first_date(ref('int_as_of_weeks'), lifecycle_counts_at) }}

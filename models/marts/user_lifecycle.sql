@@ -10,13 +10,6 @@
         ]
     )
 }}
-{%- set dates = pending_as_of_dates(ref('as_of_dates')) %}
 
--- The first date to compute; insert_other_dates follows it, as each date continues from the one before.
-{% if dates -%}
-    {{ dated_user_lifecycle_at(dates[0], this if is_incremental() else none) }}
-{%- else -%}
-    select *
-    from ({{ dated_user_lifecycle_at("date '1900-01-01'") }})
-    where false
-{%- endif %}
+-- Each date continues from the one before, so they are computed in their order.
+{{ first_date(ref('as_of_dates'), dated_user_lifecycle_at, this if is_incremental() else none) }}

@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from lcm_ml.cli.main import app
+from lcm_ml.decisions import options
 from lcm_ml.decisions.actions import deciding, lists
-from lcm_ml.frames import decisions
 from lcm_ml.sources import sent_actions
 from lcm_ml.sources.simulate import SimulationConfig, simulate, write
 
@@ -319,7 +319,7 @@ def test_users_in_parts_are_decided_as_all_at_once(path: Path, tmp_path: Path, m
     whole = found(path)
     assert whole[0].height > 200
     assert whole[1].height > 10
-    monkeypatch.setattr(decisions, "USERS_AT_ONCE", 30)
+    monkeypatch.setattr(options, "USERS_AT_ONCE", 30)
     monkeypatch.setattr(deciding, "USERS_AT_ONCE", 7)
     for one, other_one in zip(whole, found(other), strict=True):
         assert_frame_equal(one, other_one)

@@ -22,6 +22,7 @@ from lcm_ml.frames.decisions import (
     users_to_decide,
 )
 from lcm_ml.frames.frame import built_settings
+from lcm_ml.frames.purchase_history import USERS_AT_ONCE
 
 Advance = Callable[[str, float], None]
 
@@ -58,7 +59,7 @@ def situations_at(con: duckdb.DuckDBPyConnection, day: date, advance: Advance) -
     channels, offers = setting_table(con, "contact_channels"), setting_table(con, "offers")
     economics, tried = Economics.from_settings(settings), tried_channels(con, day)
     means = Means(order_value_before(con, day), effect_means(effects_at(con, day)))
-    limit, parts = int(settings["max_contacts_28d"]), parts_of_users(con, day)
+    limit, parts = int(settings["max_contacts_28d"]), parts_of_users(con, day, USERS_AT_ONCE)
     for place, part in enumerate(parts):
         advance("reading", place / len(parts))
         users, uplift = users_to_decide(con, day, part), uplift_at(con, day, part)

@@ -9,7 +9,6 @@ import polars as pl
 from lcm_ml.errors import LcmError
 from lcm_ml.frames.events import USER_AT
 from lcm_ml.frames.frame import read
-from lcm_ml.frames.purchase_history import USERS_AT_ONCE
 from lcm_ml.warehouse.connection import first_row, table_exists
 from lcm_ml.warehouse.state import settings
 
@@ -33,8 +32,8 @@ def setting_table(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
     return rows.with_columns(pl.col(decimals).cast(pl.Float64))
 
 
-def parts_of_users(con: duckdb.DuckDBPyConnection, as_of: date) -> list[Users]:
-    """Everybody seen before `as_of` in parts of USERS_AT_ONCE, in the order of user_id; never without a part."""
+def parts_of_users(con: duckdb.DuckDBPyConnection, as_of: date, at_once: int) -> list[Users]:
+    """Everybody seen before `as_of` in parts of `at_once`, in the order of user_id; never without a part."""
     parts = con.execute(
         """
         with numbered as (
@@ -45,7 +44,7 @@ def parts_of_users(con: duckdb.DuckDBPyConnection, as_of: date) -> list[Users]:
 
         select min(user_id), max(user_id) from numbered group by part order by part
         """,
-        {"as_of": as_of, "most": USERS_AT_ONCE},
+        {"as_of": as_of, "most": at_once},
     ).fetchall()
     return [*parts] if len(parts) > 1 else [None]
 

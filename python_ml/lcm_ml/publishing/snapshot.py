@@ -11,6 +11,8 @@ import duckdb
 
 import lcm_ml
 from lcm_ml.errors import LcmError
+from lcm_ml.frames.decisions import parts_of_users
+from lcm_ml.frames.frame import scoring_date
 from lcm_ml.publishing import catalogue, manifest, views
 from lcm_ml.warehouse import contracts, state
 from lcm_ml.warehouse.connection import first_row
@@ -218,25 +220,14 @@ def _in_parts(con: duckdb.DuckDBPyConnection, source: str) -> str:
 
     Its dozen joins each hold a hash table of all users, which do not fit in memory together.
     """
-    starts = con.execute(
-        """
-        with numbered as (
-            select user_id, (row_number() over (order by user_id) - 1) // ? as part
-            from serving.lifecycle_current
-        )
-
-        select min(user_id) from numbered group by part order by part
-        """,
-        [USERS_AT_ONCE],
-    ).fetchall()
-    if len(starts) < 2:
+    parts = parts_of_users(con, scoring_date(con), USERS_AT_ONCE)
+    if len(parts) == 1:
         return source
     con.execute(f"create or replace temp table exported as from {source} limit 0")
-    # DuckDB hands bounds that are written out down to every scan.
-    bounds = [literal(start) for (start,) in starts[1:]]
-    lower, upper = ["true", *(f"user_id >= {bound}" for bound in bounds)], [*(f"user_id < {b}" for b in bounds), "true"]
-    for at_least, below in zip(lower, upper, strict=True):
-        con.execute(f"insert into exported from {source} where {at_least} and {below}")
+    for first, last in filter(None, parts):
+        # DuckDB hands bounds that are written out down to every scan.
+        within = f"user_id between {literal(first)} and {literal(last)}"
+        con.execute(f"insert into exported from {source} where {within}")
     return "exported"
 
 

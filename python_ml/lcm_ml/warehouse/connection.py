@@ -163,11 +163,9 @@ def connect(
     if read_only and not path.exists():
         raise LcmError(f"there is no warehouse at {path}", "run `lcm-ml run` or `dbt build`, or set LCM_WAREHOUSE")
     _make_private_folder(path.parent)
-    con = _open(path, read_only, notify)
     has_frames = read_only if beside_frames is None else beside_frames
+    con = _open(path, read_only, has_frames, notify)
     try:
-        if has_frames:
-            _leave_memory(con)
         if not any_layout and is_older(con, path):
             if read_only:
                 raise LcmError(
@@ -178,9 +176,7 @@ def connect(
             from lcm_ml.warehouse.migrations import upgrade
 
             upgrade(notify)
-            con = _open(path, read_only, notify)
-            if has_frames:
-                _leave_memory(con)
+            con = _open(path, read_only, has_frames, notify)
         yield con
     except duckdb.Error as error:
         raise translate(error, path) from error
@@ -188,27 +184,23 @@ def connect(
         con.close()
 
 
-def _configure(con: duckdb.DuckDBPyConnection) -> None:
+def _configure(con: duckdb.DuckDBPyConnection, has_frames: bool) -> None:
     con.execute("set timezone = 'UTC'")
     con.execute("set enable_progress_bar = false")
     # Nothing in the default path needs an extension, and a closed network must fail at once, not after a time-out.
     con.execute("set autoinstall_known_extensions = false")
     if memory := os.environ.get("LCM_MEMORY_LIMIT"):
         con.execute("set memory_limit = ?", [memory])
+        if has_frames:
+            # What DuckDB keeps of the file fills its limit in time, and frames come on top of it. It tells 5.5 GiB.
+            told = first_row(con, "select current_setting('memory_limit')")
+            number, unit = str(told[0] if told else "").split()
+            con.execute("set memory_limit = ?", [f"{float(number) / 3:.3f}{unit}"])
     if threads := os.environ.get("LCM_THREADS"):
         con.execute("set threads = ?", [int(threads)])
 
 
-def _leave_memory(con: duckdb.DuckDBPyConnection) -> None:
-    """A third for DuckDB, whose cache of the file fills its limit in time; frames come on top of it."""
-    if os.environ.get("LCM_MEMORY_LIMIT"):
-        told = first_row(con, "select current_setting('memory_limit')")
-        # As DuckDB tells it: 5.5 GiB.
-        number, unit = str(told[0] if told else "").split()
-        con.execute("set memory_limit = ?", [f"{float(number) / 3:.3f}{unit}"])
-
-
-def _open(path: Path, read_only: bool, notify: Notify) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, read_only: bool, has_frames: bool, notify: Notify) -> duckdb.DuckDBPyConnection:
     existed = path.exists()
     deadline = time.monotonic() + lock_timeout()
     told = False
@@ -234,7 +226,7 @@ def _open(path: Path, read_only: bool, notify: Notify) -> duckdb.DuckDBPyConnect
         else:
             if not existed and path.exists():
                 path.chmod(0o600)
-            _configure(con)
+            _configure(con, has_frames)
             return con
 
 

@@ -20,6 +20,7 @@ class Packed:
     def __init__(self, order: tuple[str, ...] = ("user_id",)) -> None:
         self.order = order
         self.height = 0
+        self._names: list[str] = []
         self._parts: list[bytes] = []
         self._waiting: list[pl.DataFrame] = []
         self._constants: dict[str, Any] = {}
@@ -27,6 +28,7 @@ class Packed:
     def add(self, rows: pl.DataFrame) -> None:
         """Put rows behind the others."""
         self.height += rows.height
+        self._names = rows.columns
         self._waiting.append(rows)
         if sum(part.height for part in self._waiting) >= ROWS_AT_ONCE:
             self._pack()
@@ -42,8 +44,8 @@ class Packed:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; none where there are no rows."""
-        return next(self.frames()).columns if self.height else []
+        """Names of the columns; those of `fill` alone until rows are added."""
+        return [*self._names, *self._constants]
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in their order."""
