@@ -180,7 +180,7 @@
             count(*) as purchase_days_total,
             count(*) filter (where days_ago <= 84) as purchase_days_84d,
             cast(sum(gap_days) as double) / nullif(count(gap_days), 0) as gap_mean_days,
-            median(gap_days) as gap_median_days,
+            {{ median_by_group('gap_days') }} as gap_median_days,
             max(gap_days) as gap_max_days,
             max_by(gap_days, -days_ago) as gap_last_days,
             -- From integer sums, so that the order of rows cannot show in the last digits.

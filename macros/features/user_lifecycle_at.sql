@@ -75,7 +75,7 @@
                 where purchase_date >= {{ add_days(as_of, -var('active_window_days')) }}
             ) as purchase_days_active,
             count(gap_days) as gaps,
-            median(gap_days) as own_gap_days,
+            {{ median_by_group('gap_days') }} as own_gap_days,
             max(gap_days) filter (
                 where purchase_date >= {{ add_days(as_of, -var('reactivated_window_days')) }}
             ) as longest_recent_gap_days

@@ -28,6 +28,7 @@ class Adapter:
                 "utc_time": "{0}",
                 "row_hash": "hash({0})",
                 "count_distinct_small": "coalesce(bit_count(bit_or(cast(1 as hugeint) << cast({0} as integer))), 0)",
+                "median_by_group": "median({0})",
                 "heaviest": "max(case when {0} is not null then {{'weight': {1}, 'value': {0}}} end).value",
             }[name].format(*(arguments if not isinstance(arguments[0], list) else [joined]))
 
