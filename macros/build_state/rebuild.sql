@@ -29,64 +29,22 @@
     {{ return(none) }}
 {%- endmacro %}
 
-{# post-hook, in the model's own transaction: what it was now built from. #}
+{# post-hook of all models, in their own transaction: what it was now built from. #}
 {% macro record_build() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
-    {%- set reason = rebuild_reason() -%}
-    {%- set rebuilt = flags.FULL_REFRESH or reason is not none -%}
-    {%- if rebuilt and reason is not none and reason != 'it was never built' -%}
+    {%- set is_incremental_model = model.config.materialized == 'incremental' -%}
+    {%- set reason = rebuild_reason() if is_incremental_model else none -%}
+    {%- set rebuilt = flags.FULL_REFRESH or not is_incremental_model or reason is not none -%}
+    {%- if reason is not none and reason != 'it was never built' -%}
         {%- do log('lcm: rebuilt ' ~ model.name ~ ' whole: ' ~ reason, info=true) -%}
     {%- endif -%}
+    {%- set inputs = input_hash() if is_incremental_model else made_of() -%}
     delete from meta.model_builds where model_name = '{{ model.name }}';
     insert into meta.model_builds
     values (
-        '{{ model.name }}', '{{ code_hash() }}', '{{ input_hash() }}', '{{ invocation_id }}',
+        '{{ model.name }}', '{{ code_hash() }}', '{{ inputs }}', '{{ invocation_id }}',
         cast(current_timestamp as timestamp), {{ rebuilt }}
     );
-{%- endmacro %}
-
-{#
-    Hash of what gives this model its meaning: its SQL, the macros it uses, the same of its ancestors, the vars and
-    the source mode. Seeds count by their checksum.
-#}
-{% macro code_hash() -%}
-    {%- set parts = [source_mode()] -%}
-    {%- for name in setting_names() if name not in settings_without_effect_on_models() -%}
-        {%- do parts.append(name ~ '=' ~ tojson(var(name))) -%}
-    {%- endfor -%}
-    {%- set seen = {} -%}
-    {%- do add_code(model.unique_id, parts, seen) -%}
-    {{ return(local_md5(parts | join('\n'))) }}
-{%- endmacro %}
-
-{% macro add_code(unique_id, parts, seen) -%}
-    {%- if unique_id in seen -%}{{ return('') }}{%- endif -%}
-    {%- do seen.update({unique_id: true}) -%}
-    {%- set node = graph.nodes.get(unique_id) -%}
-    {%- if node is none -%}{{ return('') }}{%- endif -%}
-    {%- if node.resource_type == 'seed' -%}
-        {%- do parts.append(node.checksum.checksum) -%}
-        {{ return('') }}
-    {%- endif -%}
-    {%- do parts.append(node.raw_code) -%}
-    {%- for macro_id in node.depends_on.macros | sort -%}
-        {%- do add_macro(macro_id, parts, seen) -%}
-    {%- endfor -%}
-    {%- for parent in node.depends_on.nodes | sort -%}
-        {%- do add_code(parent, parts, seen) -%}
-    {%- endfor -%}
-{%- endmacro %}
-
-{% macro add_macro(macro_id, parts, seen) -%}
-    {%- if macro_id in seen or not macro_id.startswith('macro.lcm.') -%}{{ return('') }}{%- endif -%}
-    {%- do seen.update({macro_id: true}) -%}
-    {%- set found = context.get(macro_id.split('.') | last) -%}
-    {%- if found is not none -%}
-        {%- do parts.append(found.macro.macro_sql) -%}
-        {%- for used in found.macro.depends_on.macros | sort -%}
-            {%- do add_macro(used, parts, seen) -%}
-        {%- endfor -%}
-    {%- endif -%}
 {%- endmacro %}
 
 {#

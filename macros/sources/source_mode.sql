@@ -116,7 +116,7 @@
 #}
 {% macro content_load_id(relation, mode) -%}
     {%- set result = run_query(
-        "select concat_ws('-', count(*), coalesce(bit_xor(hash(t)), 0)) as fingerprint from " ~ relation ~ ' as t'
+        "select concat_ws('-', count(*), coalesce(sum(cast(hash(t) as hugeint)), 0)) as fingerprint from " ~ relation ~ ' as t'
     ) -%}
     {{ return(mode ~ '-' ~ result.rows[0][0]) }}
 {%- endmacro %}

@@ -12,7 +12,7 @@
             '{{ follow_products() }}',
             "{{ forget_what_new_loads_reach('purchase_date') }}"
         ],
-        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
+        post_hook=['{{ record_loads() }}']
     )
 }}
 

@@ -8,7 +8,7 @@
         },
         full_refresh=true if judges_across_loads() else none,
         pre_hook=['{{ follow_identities() }}', "{{ forget_what_new_loads_reach(none) }}"],
-        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
+        post_hook=['{{ record_loads() }}']
     )
 }}
 

@@ -8,7 +8,7 @@
             'inputs': ['scoring_date', 'forgotten_users']
         },
         pre_hook='{{ forget_touched_users() }}',
-        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
+        post_hook=['{{ record_loads() }}']
     )
 }}
 {%- set now = current_moment() %}

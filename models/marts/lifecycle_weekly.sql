@@ -5,8 +5,7 @@
         pre_hook="{{ forget_stale_as_of_dates(ref('int_as_of_weeks')) }}",
         post_hook=[
             "{{ insert_other_dates(ref('int_as_of_weeks'), lifecycle_counts_at) }}",
-            "{{ record_as_of_dates(ref('int_as_of_weeks')) }}",
-            '{{ record_build() }}'
+            "{{ record_as_of_dates(ref('int_as_of_weeks')) }}"
         ]
     )
 }}

@@ -4,7 +4,7 @@
         incremental_strategy='append',
         pre_hook="{{ forget_stale_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') }}",
         post_hook=[
-            "{{ record_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') }}", '{{ record_build() }}'
+            "{{ record_as_of_dates(ref('as_of_dates'), 'label_hash', 'is_labelled') }}"
         ]
     )
 }}

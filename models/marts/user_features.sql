@@ -11,8 +11,7 @@
             "{{ insert_other_dates(ref('as_of_dates'), dated_user_features_at, 'active') }}",
             "{{ flag_outliers_again(ref('as_of_dates')) }}",
             "{{ record_as_of_dates(ref('as_of_dates')) }}",
-            '{{ record_loads() }}',
-            '{{ record_build() }}'
+            '{{ record_loads() }}'
         ]
     )
 }}

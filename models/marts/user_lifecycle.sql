@@ -5,8 +5,7 @@
         pre_hook="{{ forget_stale_as_of_dates(ref('as_of_dates')) }}",
         post_hook=[
             "{{ insert_other_dates(ref('as_of_dates'), dated_user_lifecycle_at, this) }}",
-            "{{ record_as_of_dates(ref('as_of_dates')) }}",
-            '{{ record_build() }}'
+            "{{ record_as_of_dates(ref('as_of_dates')) }}"
         ]
     )
 }}

@@ -4,7 +4,7 @@
         incremental_strategy='append',
         meta={'inputs': ['stg_currency_rates', 'forgotten_users']},
         full_refresh=true if judges_across_loads() else none,
-        post_hook=['{{ record_loads() }}', '{{ record_build() }}']
+        post_hook=['{{ record_loads() }}']
     )
 }}
 {%- set loads = pending_loads() %}

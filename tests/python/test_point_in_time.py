@@ -177,6 +177,35 @@ def test_building_twice_computes_nothing_again(whole: Path) -> None:
     assert not [line for line in run.own if "computes" in line or "rebuilt" in line], run.own
     for name, before in tables.items():
         assert_same(mart(whole, name), before, name)
+    made = made_by_last_build(whole)
+    assert "as_of_dates" in made
+    assert not made & {"stg_users", "stg_products", "campaign_touches", "products", "user_profiles", "churn_scores_now"}
+
+
+def made_by_last_build(path: Path) -> set[str]:
+    """Models that the newest build made or added to, rather than leave as they were."""
+    last = "select arg_max(build_id, started_at) from meta.builds"
+    found = query(path, f"select model_name from meta.model_builds where build_id = ({last})")
+    return set(found["model_name"])
+
+
+@pytest.mark.slow
+def test_what_is_gone_or_made_of_other_rows_is_made_again(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lcm.duckdb"
+    path.write_bytes(whole.read_bytes())
+    change(
+        path,
+        "drop view serving.churn_scores_latest",
+        "drop table staging.stg_users",
+        "update raw.campaigns set kind = 'moved'",
+    )
+    build(path, *WITHOUT_TESTS)
+    made = made_by_last_build(path)
+    assert {"stg_users", "stg_campaigns", "campaign_touches", "churn_scores_latest"} <= made
+    assert not made & {"stg_products", "stg_campaign_touches", "products", "user_profiles"}
+    assert query(path, "select distinct kind from marts.campaign_touches")["kind"].to_list() == ["moved"]
+    for name in MARTS:
+        assert_same(mart(path, name), mart(whole, name), name)
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +277,9 @@ def test_attributes_that_change_are_followed(shop: Path, whole: Path, tmp_path: 
     run = build(path, *ONLY_MARTS)
     rebuilt = [line.split()[2] for line in run.own if "rebuilt" in line]
     assert rebuilt == ["int_orders"], run.own
+    made = made_by_last_build(path)
+    assert {"stg_products", "stg_identities"} <= made
+    assert not made & {"stg_users", "stg_campaign_touches"}
     followed = {name: mart(path, name) for name in MARTS}
     assert "moved" in mart(path, "user_features")["favourite_category"].unique().to_list()
 
