@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest, frame: Frame) -> ChurnModel:
 
 
 def hints_of(model: ChurnModel, day: Frame, levers: dict[str, Any] = LEVERS, high: float = HIGH) -> pl.DataFrame:
-    return hint_rows(model, "v", day, model.predict(day.data), "r", high, levers).rows
+    return pl.concat(hint_rows(model, "v", day, model.predict(day.data), "r", high, levers).rows.frames())
 
 
 def changed(user: pl.DataFrame, changes: dict[str, list[float]]) -> pl.DataFrame:

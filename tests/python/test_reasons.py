@@ -13,8 +13,9 @@ from lcm_ml.churn.calibration import Calibration, fit_calibration
 from lcm_ml.churn.estimator import recipes
 from lcm_ml.churn.metrics import log_odds
 from lcm_ml.churn.model import ChurnModel, fit_model
-from lcm_ml.churn.reasons import reason_rows
+from lcm_ml.churn.reasons import reason_rows, usual_values
 from lcm_ml.churn.wording import NAMED, phrase
+from lcm_ml.frames.frame import Frame
 from lcm_ml.frames.splits import split_by_date
 
 
@@ -31,6 +32,10 @@ def with_calibration(model: ChurnModel, kind: str) -> ChurnModel:
     return ChurnModel(model.encoding, model.estimator, found, model.trained_on, model.horizon_days, model.constant)
 
 
+def all_reasons(model: ChurnModel, day: Frame, probability: np.ndarray, top: int) -> pl.DataFrame:
+    return pl.concat(reason_rows(model, "v", day, probability, "r", top, usual_values(model, day)).frames())
+
+
 @pytest.mark.parametrize("calibration", ["none", "sigmoid", "isotonic"])
 @pytest.mark.parametrize(
     ("name", "method"),
@@ -42,7 +47,7 @@ def test_contributions_add_up_to_the_log_odds_of_the_score(frame, name, method, 
     )
     day = frame.at(LAST)
     probability = model.predict(day.data)
-    rows = reason_rows(model, "v", day, probability, "r", 3)
+    rows = all_reasons(model, day, probability, 3)
     assert rows["method"].unique().to_list() == [method]
     assert rows.height == day.data.height * 5
     assert rows.select("user_id", "reason_rank").is_unique().all()
@@ -51,7 +56,7 @@ def test_contributions_add_up_to_the_log_odds_of_the_score(frame, name, method, 
     assert [expected[user] for user in total["user_id"]] == pytest.approx(total["contribution"].to_list(), abs=1e-5)
     if calibration == "none" and method != "occlusion":
         # Exact: what is left for the remainder is what the other features say.
-        everything = reason_rows(model, "v", day, probability, "r", 20)
+        everything = all_reasons(model, day, probability, 20)
         rest = everything.filter(pl.col("reason") == "everything else")["contribution"]
         assert rest.abs().max() < 1e-4
 
@@ -59,7 +64,7 @@ def test_contributions_add_up_to_the_log_odds_of_the_score(frame, name, method, 
 def test_what_raises_the_risk_is_told_as_raising_it(frame):
     model = fit_model(recipes(["xgboost"])[0], frame, split_by_date(frame.dates(), 28), 0).model
     day = frame.at(LAST)
-    rows = reason_rows(model, "v", day, model.predict(day.data), "r", 3)
+    rows = all_reasons(model, day, model.predict(day.data), 3)
     recency = rows.filter(pl.col("feature") == "days_since_last_purchase").with_columns(
         pl.col("feature_value").cast(pl.Float64)
     )

@@ -18,6 +18,7 @@ from lcm_ml.registry import artefacts
 from lcm_ml.registry.versions import find_version
 from lcm_ml.warehouse.connection import first_row
 from lcm_ml.warehouse.contracts import tables
+from lcm_ml.warehouse.packed import Rows
 
 SCORES, REASONS = "current_churn_scores", "current_churn_reasons"
 KEPT_REASONS = 3
@@ -125,7 +126,7 @@ def current_rows(
     scored_at: datetime,
     before: pl.DataFrame | None = None,
     reasons: int = KEPT_REASONS,
-) -> dict[str, pl.DataFrame]:
+) -> dict[str, Rows]:
     """Rows of ml.current_churn_scores and ml.current_churn_reasons.
 
     Args:
@@ -156,7 +157,7 @@ def current_rows(
         .join(old, on="user_id", how="left", maintain_order="left")
         .select(tables("ml")[SCORES].column_names)
     )
-    told = {SCORES: scores}
+    told: dict[str, Rows] = {SCORES: scores}
     if reasons:
         told[REASONS] = reason_rows(full.model, full.version, frame, probability, run_id, reasons, full.usual)
     return told

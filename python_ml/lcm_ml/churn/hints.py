@@ -22,6 +22,7 @@ from lcm_ml.churn.ties import Values, moved_along, needed, possible, settle
 from lcm_ml.churn.wording import phrase
 from lcm_ml.errors import LcmError
 from lcm_ml.frames.frame import Frame
+from lcm_ml.warehouse.packed import Packed
 
 BATCH = 50_000
 VALUES = 40
@@ -65,15 +66,18 @@ class Lever:
 class Hints:
     """Rows of ml.churn_hints, and features that were no lever in this shop with the reason why."""
 
-    rows: pl.DataFrame
+    rows: Packed
     left_out: dict[str, str]
 
     def summary(self) -> dict[str, Any]:
         """Users in the band, those who would leave it, and how often each lever is part of a hint, most often first."""
-        levers = Counter(name for changes in self.rows.get_column("changes") for name in json.loads(changes))
+        levers, leaving = Counter[str](), 0
+        for part in self.rows.frames():
+            levers.update(name for changes in part.get_column("changes") for name in json.loads(changes))
+            leaving += int((part.get_column("n_changes") > 0).sum())
         return {
             "high_risk": self.rows.height,
-            "leaving": int((self.rows.get_column("n_changes") > 0).sum()),
+            "leaving": leaving,
             "levers": dict(levers.most_common()),
             "left_out": self.left_out,
         }
@@ -107,21 +111,21 @@ def hint_rows(
     """
     levers, left_out = find_levers(model, frame, actionable)
     inside = np.flatnonzero(probability >= high)
-    data = frame.data[inside]
-    search = _Search(model, data, levers, high)
-    found = [search.run(part) for part in _parts(len(inside), BATCH)]
-    told = [_told(moves, levers, data) for _, batch in found for moves in batch]
-    after = np.concatenate([probabilities for probabilities, _ in found]) if found else np.empty(0)
-    rows = data.select("user_id", "as_of_date").with_columns(
-        model_version=pl.lit(version),
-        run_id=pl.lit(run_id),
-        churn_probability=pl.Series(probability[inside], dtype=pl.Float64),
-        probability_after=pl.Series(after, dtype=pl.Float64).fill_nan(None),
-        n_changes=pl.Series([count for count, _, _ in told], dtype=pl.Int32),
-        changes=pl.Series([changes for _, changes, _ in told], dtype=pl.String),
-        hint=pl.Series([hint for _, _, hint in told], dtype=pl.String),
-    )
-    return Hints(rows, left_out)
+    rows = Packed()
+    for users in _parts(len(inside), BATCH):
+        data = frame.data[inside[users]]
+        after, moves = _Search(model, data, levers, high).run()
+        told = [_told(move, levers, data.schema) for move in moves]
+        rows.add(
+            data.select("user_id", "as_of_date").with_columns(
+                churn_probability=pl.Series(probability[inside[users]], dtype=pl.Float64),
+                probability_after=pl.Series(after, dtype=pl.Float64).fill_nan(None),
+                n_changes=pl.Series([count for count, _, _ in told], dtype=pl.Int32),
+                changes=pl.Series([changes for _, changes, _ in told], dtype=pl.String),
+                hint=pl.Series([hint for _, _, hint in told], dtype=pl.String),
+            )
+        )
+    return Hints(rows.fill({"model_version": version, "run_id": run_id}), left_out)
 
 
 def find_levers(model: ChurnModel, frame: Frame, actionable: Mapping[str, Any]) -> tuple[list[Lever], dict[str, str]]:
@@ -133,13 +137,12 @@ def find_levers(model: ChurnModel, frame: Frame, actionable: Mapping[str, Any]) 
     Raises:
         LcmError: for an entry that cannot be used.
     """
-    columns = {name: frame.data.get_column(name) for name in frame.features}
-    numbers = {name: _floats(values) for name, values in columns.items() if values.dtype.is_numeric()}
+    numbers = [name for name in frame.features if frame.data.schema[name].is_numeric()]
     used = {column.name for column in model.encoding.columns}
     levers, left_out, taken = [], {}, dict[str, str]()
     for name, entry in actionable.items():
         direction, least, most = _entry(name, entry)
-        if name not in columns:
+        if name not in frame.features:
             raise LcmError(f"actionable_features names {name}, which is no feature", MEND)
         if name not in numbers:
             raise LcmError(f"actionable_features names {name}, which is no number", MEND)
@@ -147,11 +150,12 @@ def find_levers(model: ChurnModel, frame: Frame, actionable: Mapping[str, Any]) 
         if tied := sorted(lever for lever in taken if lever in along or name in moved_along(numbers, lever)):
             raise LcmError(f"actionable_features names {tied[0]} and {name}, which move together: keep one", MEND)
         taken[name] = name
-        known = np.sort(numbers[name][np.isfinite(numbers[name])])
+        values = _floats(frame.data.get_column(name))
+        known = np.sort(values[np.isfinite(values)])
         if not along & used or len(np.unique(known)) < 2:
             left_out[name] = "the model does not use it"
             continue
-        if twin := _twin(numbers, name, along, used):
+        if twin := _twin(frame.data, values, sorted(used & set(numbers) - along)):
             left_out[name] = f"here it goes with {twin}, which is no lever"
             continue
         fine = _thinned(_common(known, least, most), VALUES)
@@ -172,12 +176,13 @@ def _entry(name: str, entry: Any) -> tuple[str, float, float]:
     return entry["direction"], float(limits[0]), float(limits[1])
 
 
-def _twin(numbers: Mapping[str, FloatArray], name: str, along: set[str], used: set[str]) -> str | None:
-    """A feature of the model that says the same and does not move along."""
-    for other in sorted(used & set(numbers) - along):
-        both = np.isfinite(numbers[name]) & np.isfinite(numbers[other])
-        mine, theirs = numbers[name][both], numbers[other][both]
-        if len(mine) > 2 and mine.std() > 0 and theirs.std() > 0 and abs(np.corrcoef(mine, theirs)[0, 1]) > SAME:
+def _twin(data: pl.DataFrame, mine: FloatArray, others: Sequence[str]) -> str | None:
+    """A feature, of these, that says the same."""
+    for other in others:
+        theirs = _floats(data.get_column(other))
+        both = np.isfinite(mine) & np.isfinite(theirs)
+        a, b = mine[both], theirs[both]
+        if len(a) > 2 and a.std() > 0 and b.std() > 0 and abs(np.corrcoef(a, b)[0, 1]) > SAME:
             return other
     return None
 
@@ -211,7 +216,7 @@ Moves = tuple[tuple[int, float, float], ...]
 
 
 class _Search:
-    """The search over users of one date in the band."""
+    """The search over some users in the band."""
 
     def __init__(self, model: ChurnModel, data: pl.DataFrame, levers: Sequence[Lever], high: float) -> None:
         self.model = model
@@ -224,14 +229,15 @@ class _Search:
         }
         self.places = {name: index for index, name in enumerate(model.encoding.names) if name in self.values}
 
-    def run(self, users: Indices) -> tuple[FloatArray, list[Moves]]:
+    def run(self) -> tuple[FloatArray, list[Moves]]:
         """The probability after the smallest change (NaN where there is none) and the change, for each user."""
-        after = np.full(len(users), np.nan)
-        moves: list[Moves] = [()] * len(users)
-        strength = np.full((len(users), len(self.levers)), np.inf)
-        cost = np.full(len(users), np.inf)
+        users = len(self.x)
+        after = np.full(users, np.nan)
+        moves: list[Moves] = [()] * users
+        strength = np.full((users, len(self.levers)), np.inf)
+        cost = np.full(users, np.inf)
         for index in range(len(self.levers)):
-            strength[:, index] = self._improve(users, (index,), np.arange(len(users)), cost, after, moves)
+            strength[:, index] = self._improve((index,), np.arange(users), cost, after, moves)
         strongest = np.argsort(strength, axis=1, kind="stable")[:, :MOST_CHANGES]
         usable = np.isfinite(np.take_along_axis(strength, strongest, axis=1))
         for size in range(2, MOST_CHANGES + 1):
@@ -240,12 +246,11 @@ class _Search:
                 theirs = np.isin(strongest, group) & usable
                 positions = np.flatnonzero(open_ & (theirs.sum(axis=1) == size))
                 if len(positions):
-                    self._improve(users, group, positions, cost, after, moves)
+                    self._improve(group, positions, cost, after, moves)
         return after, moves
 
     def _improve(
         self,
-        users: Indices,
         group: tuple[int, ...],
         positions: Indices,
         cost: FloatArray,
@@ -265,9 +270,9 @@ class _Search:
             return lowest
         for part in _parts(len(positions), max(BATCH // len(tuples), 1)):
             who = positions[part]
-            probability = self._predict(users[who], levers, tuples)
+            probability = self._predict(who, levers, tuples)
             lowest[part] = probability.min(axis=1)
-            before = [self.values[lever.feature][users[who]] for lever in levers]
+            before = [self.values[lever.feature][who] for lever in levers]
             ranks = [lever.rank(own) for lever, own in zip(levers, before, strict=True)]
             total = np.sum(
                 [np.abs(lever.rank(tuples[:, k])[None, :] - ranks[k][:, None]) for k, lever in enumerate(levers)],
@@ -309,12 +314,12 @@ class _Search:
         return found.reshape(len(rows), len(tuples))
 
 
-def _told(moves: Moves, levers: Sequence[Lever], data: pl.DataFrame) -> tuple[int, str, str]:
+def _told(moves: Moves, levers: Sequence[Lever], schema: pl.Schema) -> tuple[int, str, str]:
     """Number of changes, the changes as JSON, and in words."""
     changes, words = {}, []
     for index, before, target in moves:
         feature = levers[index].feature
-        whole = data.schema[feature].is_integer()
+        whole = schema[feature].is_integer()
         ends = [int(value) if whole else value for value in (before, target)]
         changes[feature] = ends
         words.append(phrase(feature).change(*ends))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import date
 
+import numpy as np
 import polars as pl
 
 from lcm_ml.churn.calibration import Calibration, choose_calibration
@@ -11,6 +12,9 @@ from lcm_ml.churn.estimator import Estimator, FloatArray, Recipe
 from lcm_ml.churn.metrics import mean_log_loss
 from lcm_ml.frames.frame import Frame
 from lcm_ml.frames.splits import Split
+
+ROWS_AT_ONCE = 250_000
+"""Rows that are encoded and predicted at a time."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,10 @@ class ChurnModel:
         Raises:
             LcmError: when the features are not those of training.
         """
-        return self.predict_encoded(self.encoding.matrix(data))
+        starts = range(0, max(data.height, 1), ROWS_AT_ONCE)
+        return np.concatenate(
+            [self.predict_encoded(self.encoding.matrix(data.slice(start, ROWS_AT_ONCE))) for start in starts]
+        )
 
     def predict_encoded(self, x: FloatMatrix) -> FloatArray:
         """Calibrated churn probabilities of rows that are encoded already."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from lcm_ml.churn.encoding import FloatMatrix
@@ -12,8 +13,10 @@ from lcm_ml.churn.metrics import log_odds
 from lcm_ml.churn.model import ChurnModel
 from lcm_ml.churn.wording import phrase
 from lcm_ml.frames.frame import Frame
+from lcm_ml.warehouse.packed import Packed
 
 BATCH = 50_000
+Places = npt.NDArray[np.int64]
 
 
 def contributions(model: ChurnModel, x: FloatMatrix, usual: FloatMatrix) -> tuple[str, FloatArray, FloatArray]:
@@ -66,44 +69,30 @@ def reason_rows(
     probability: FloatArray,
     run_id: str,
     top: int,
-    usual_of: dict[str, Any] | None = None,
-) -> pl.DataFrame:
-    """Rows of ml.churn_score_reasons for the users of one date.
+    usual_of: dict[str, Any],
+) -> Packed:
+    """Rows of ml.churn_score_reasons for the users of one date, sorted by user_id and reason_rank.
 
     Args:
         model: that scored them.
         version: its name.
-        frame: the users, one as_of_date.
+        frame: the users, one as_of_date, sorted by user_id.
         probability: their scores, shape (rows,).
         run_id: the run.
         top: features told for each user.
-        usual_of: the usual value of each feature, as `usual_values` tells it; None: among the users of `frame`.
+        usual_of: the usual value of each feature, as `usual_values` tells it.
     """
     names = [column.name for column in model.encoding.columns]
-    known = usual_of if usual_of is not None else usual_values(model, frame)
-    x = model.encoding.matrix(frame.data)
-    usual = model.encoding.matrix(pl.DataFrame({name: [known[name]] for name in names}, schema=_schema(frame, names)))[
-        0
-    ]
+    usual_row = pl.DataFrame({name: [usual_of[name]] for name in names}, schema=_schema(frame, names))
+    usual = model.encoding.matrix(usual_row)[0]
     slope, intercept = model.calibration.line()
-    parts = []
-    for start in range(0, len(x), BATCH):
-        rows = slice(start, start + BATCH)
-        method, base, found = contributions(model, x[rows], usual)
+    told = Packed()
+    for start in range(0, frame.data.height, BATCH):
+        users, score = frame.data.slice(start, BATCH), log_odds(probability[start : start + BATCH])
+        method, base, found = contributions(model, model.encoding.matrix(users), usual)
         found, base = found * slope, base * slope + intercept
-        parts.append(
-            _rows(
-                frame.data[rows],
-                names,
-                known,
-                method,
-                base,
-                found,
-                log_odds(probability[rows]),
-                min(top, len(names)),
-            )
-        )
-    return pl.concat(parts).with_columns(model_version=pl.lit(version), run_id=pl.lit(run_id))
+        told.add(_rows(users, names, usual_of, method, base, found, score, min(top, len(names))))
+    return told.fill({"model_version": version, "run_id": run_id})
 
 
 def usual_values(model: ChurnModel, frame: Frame) -> dict[str, Any]:
@@ -127,40 +116,44 @@ def _rows(
     bases = np.broadcast_to(base, (count,))
     rest = score - bases - chosen.sum(axis=1)
     keys = data.select("user_id", "as_of_date")
-    told = {name: phrase(name) for name in names}
-    frames = [_plain(keys, 0, method, bases, "the average user")]
-    for rank in range(top):
-        features = [names[index] for index in order[:, rank]]
-        values = [data.item(row, name) for row, name in enumerate(features)]
-        frames.append(
-            keys.with_columns(
-                reason_rank=pl.lit(rank + 1, dtype=pl.Int32),
-                method=pl.lit(method),
-                feature=pl.Series(features, dtype=pl.String),
-                feature_value=pl.Series([_text(value) for value in values], dtype=pl.String),
-                usual_value=pl.Series([_text(usual[name]) for name in features], dtype=pl.String),
-                contribution=pl.Series(chosen[:, rank]),
-                reason=pl.Series(
-                    [
-                        f"{told[name].tell(value)} (others: {told[name].number(usual[name])})"
-                        for name, value in zip(features, values, strict=True)
-                    ],
-                    dtype=pl.String,
-                ),
-            )
+    by_feature = keys[np.repeat(np.arange(count), top)].with_columns(
+        _in_words(data, names, usual, order),
+        reason_rank=pl.Series(np.tile(np.arange(1, top + 1, dtype=np.int32), count)),
+        contribution=pl.Series(chosen.ravel()),
+    )
+    ends = [_plain(keys, 0, bases, "the average user"), _plain(keys, top + 1, rest, "everything else")]
+    rows = pl.concat([by_feature, *ends], how="diagonal")
+    return rows.with_columns(method=pl.lit(method)).sort("user_id", "reason_rank")
+
+
+def _in_words(data: pl.DataFrame, names: Sequence[str], usual: dict[str, Any], order: Places) -> list[pl.Series]:
+    """Feature, its value, the usual one and the reason of all users and ranks, user by user.
+
+    Each value is told once, however many users have it.
+    """
+    features, top = order.ravel(), order.shape[1]
+    parts = []
+    for index in np.unique(features):
+        name, places = names[index], np.flatnonzero(features == index)
+        told, others = phrase(name), phrase(name).number(usual[name])
+        values = pl.DataFrame({"place": places, "value": data.get_column(name).gather(places // top)})
+        groups = values.group_by("value").agg("place")
+        distinct = groups.get_column("value").to_list()
+        parts.append(
+            groups.select(
+                "place",
+                feature=pl.lit(name),
+                feature_value=pl.Series([_text(value) for value in distinct], dtype=pl.String),
+                usual_value=pl.lit(_text(usual[name]), dtype=pl.String),
+                reason=pl.Series([f"{told.tell(value)} (others: {others})" for value in distinct], dtype=pl.String),
+            ).explode("place")
         )
-    frames.append(_plain(keys, top + 1, method, rest, "everything else"))
-    return pl.concat(frames)
+    return pl.concat(parts).sort("place").drop("place").get_columns()
 
 
-def _plain(keys: pl.DataFrame, rank: int, method: str, contribution: FloatArray, reason: str) -> pl.DataFrame:
-    nothing = pl.lit(None, dtype=pl.String)
+def _plain(keys: pl.DataFrame, rank: int, contribution: FloatArray, reason: str) -> pl.DataFrame:
     return keys.with_columns(
         reason_rank=pl.lit(rank, dtype=pl.Int32),
-        method=pl.lit(method),
-        feature=nothing,
-        feature_value=nothing,
-        usual_value=nothing,
         contribution=pl.Series(np.array(contribution)),
         reason=pl.lit(reason),
     )

@@ -81,10 +81,11 @@ def run_score(
         rows = score_rows(model, version["model_version"], frame, day, bands, run.run_id, utc_now())
         probability = rows.get_column("churn_probability").to_numpy()
         tables, told = {}, None
+        usual = usual_values(model, frame) if reasons else {}
         if reasons:
             advance("reasons", 0.5)
             tables["churn_score_reasons"] = reason_rows(
-                model, version["model_version"], frame, probability, run.run_id, reasons
+                model, version["model_version"], frame, probability, run.run_id, reasons, usual
             )
         if hints:
             advance("hints", 0.6)
@@ -94,7 +95,6 @@ def run_score(
             tables["churn_hints"] = told.rows
         full = None
         if is_newest:
-            usual = usual_values(model, frame) if reasons else {}
             full = FullScoring(day, run.run_id, version["model_version"], model, bands, limits_of(rows), usual)
 
         def written(con: Any) -> dict[str, Any]:
