@@ -80,7 +80,7 @@ brand_spend as (
 brands as (
     select
         user_id,
-        string_agg(brand, ', ' order by place) as top_brands
+        {{ first_three('brand', 'place') }} as top_brands
     from brand_spend
     where place <= 3
     group by user_id
@@ -89,7 +89,7 @@ brands as (
 categories as (
     select
         user_id,
-        string_agg(category, ', ' order by interest_rank) as top_categories
+        {{ first_three('category', 'interest_rank') }} as top_categories
     from {{ ref('user_interests') }}
     where interest_rank <= 3
     group by user_id
