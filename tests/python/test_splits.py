@@ -128,7 +128,7 @@ def test_training_reads_the_last_labelled_dates_sorted_and_declared(warehouse):
     assert frame.dates() == GRID[1:3]
     assert frame.features == ("days_since_last_purchase", "amount", "shop", "is_big")
     assert frame.data.get_column("user_id").to_list() == ["a", "b", "a", "b"]
-    assert frame.data.schema["amount"] == pl.Float64
+    assert frame.data.schema["amount"] == pl.Float32
     assert frame.labels().tolist() == [1.0, 0.0, 0.0, 1.0]
     # Whoever purchased by then, in the churn population or not.
     assert frame.purchases.filter(pl.col("user_id") == "c").rows() == [
