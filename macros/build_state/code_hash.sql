@@ -14,7 +14,7 @@
     {{ return(local_md5(known['settings'] ~ node_hash(model.unique_id))) }}
 {%- endmacro %}
 
-{# A dictionary that all models of a run share: two of three hashes are asked for by several of them. #}
+{# Shared by all models of a run: most nodes and macros are asked for by many of them. #}
 {% macro hashes_of_this_run() -%}
     {%- if 'lcm_hashes' not in graph -%}{%- do graph.update({'lcm_hashes': {}}) -%}{%- endif -%}
     {{ return(graph['lcm_hashes']) }}
