@@ -14,9 +14,14 @@
     {{ return(local_md5(known['settings'] ~ node_hash(model.unique_id))) }}
 {%- endmacro %}
 
-{# Shared by all models of a run: most nodes and macros are asked for by many of them. #}
+{#
+    Shared by all models of a run: most nodes and macros are asked for by many of them. A program that runs dbt twice can
+    have the same graph both times, with other vars.
+#}
 {% macro hashes_of_this_run() -%}
-    {%- if 'lcm_hashes' not in graph -%}{%- do graph.update({'lcm_hashes': {}}) -%}{%- endif -%}
+    {%- if 'lcm_hashes' not in graph or graph['lcm_hashes'].run != invocation_id -%}
+        {%- do graph.update({'lcm_hashes': {'run': invocation_id}}) -%}
+    {%- endif -%}
     {{ return(graph['lcm_hashes']) }}
 {%- endmacro %}
 
