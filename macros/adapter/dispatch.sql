@@ -115,16 +115,6 @@
     median({{ column }})
 {%- endmacro %}
 
-{# The values at the places 1 to 3 of a group, in a text. An aggregate with an order by holds a buffer for every group. #}
-{% macro first_three(column, place) -%}
-    concat_ws(
-        ', ',
-        max({{ column }}) filter (where {{ place }} = 1),
-        max({{ column }}) filter (where {{ place }} = 2),
-        max({{ column }}) filter (where {{ place }} = 3)
-    )
-{%- endmacro %}
-
 {#
     The relation if it is there, else none. Not through adapter.get_relation(): dbt caches a schema one relation after
     another, and a second thread that asks meanwhile is told that those to come do not exist.

@@ -21,12 +21,20 @@
 {%- endmacro %}
 
 {% macro find_rebuild_reason() -%}
-    {%- set before = run_query("select code_hash, input_hash from meta.model_builds where model_name = '" ~ model.name ~ "'") -%}
-    {%- if before.rows | length == 0 -%}{{ return('it was never built') }}{%- endif -%}
-    {%- if before.rows[0][0] != code_hash() -%}{{ return('its code, settings or source changed') }}{%- endif -%}
-    {%- if before.rows[0][1] != input_hash() -%}{{ return('the rows it is made of changed') }}{%- endif -%}
+    {%- set before = last_build_of(model.name) -%}
+    {%- if before is none -%}{{ return('it was never built') }}{%- endif -%}
+    {%- if before.code_hash != code_hash() -%}{{ return('its code, settings or source changed') }}{%- endif -%}
+    {%- if before.input_hash != input_hash() -%}{{ return('the rows it is made of changed') }}{%- endif -%}
     {%- if not model.config.meta.get('by_date') and stale_loads() -%}{{ return('a load it holds is gone') }}{%- endif -%}
     {{ return(none) }}
+{%- endmacro %}
+
+{# What record_build wrote of a model: its code_hash, input_hash and build_id; none where it was never built. #}
+{% macro last_build_of(model_name) -%}
+    {%- set found = run_query(
+        "select code_hash, input_hash, build_id from meta.model_builds where model_name = '" ~ model_name ~ "'"
+    ).rows -%}
+    {{ return(found[0] if found | length else none) }}
 {%- endmacro %}
 
 {# post-hook of all models, in their own transaction: what it was now built from. #}

@@ -17,11 +17,8 @@
     {%- if not made_of() or flags.FULL_REFRESH or there is none or there.type != model.config.materialized -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set before = run_query(
-        "select 1 from meta.model_builds where model_name = '" ~ model.name ~ "' and code_hash = '" ~ code_hash()
-        ~ "' and input_hash = '" ~ made_of() ~ "'"
-    ) -%}
-    {%- if before.rows | length == 0 -%}{{ return(none) }}{%- endif -%}
+    {%- set before = last_build_of(model.name) -%}
+    {%- if before is none or before.code_hash != code_hash() or before.input_hash != made_of() -%}{{ return(none) }}{%- endif -%}
     {%- do store_raw_result('main', message='UNCHANGED', code='UNCHANGED', rows_affected='0') -%}
     {{ return({'relations': [there]}) }}
 {%- endmacro %}
@@ -39,9 +36,9 @@
     {%- for unique_id in model.depends_on.nodes if unique_id.startswith('model.') -%}
         {%- set parent = graph.nodes[unique_id] -%}
         {%- if parent.config.materialized != 'table' -%}{{ return('') }}{%- endif -%}
-        {%- set build = run_query("select input_hash, build_id from meta.model_builds where model_name = '" ~ parent.name ~ "'") -%}
-        {%- if build.rows | length == 0 or not build.rows[0][0] -%}{{ return('') }}{%- endif -%}
-        {%- do parts.append(build.rows[0][1]) -%}
+        {%- set build = last_build_of(parent.name) -%}
+        {%- if build is none or not build.input_hash -%}{{ return('') }}{%- endif -%}
+        {%- do parts.append(build.build_id) -%}
     {%- endfor -%}
     {%- for unique_id in model.depends_on.nodes if unique_id.startswith('source.') -%}
         {%- set source_node = graph.sources[unique_id] -%}

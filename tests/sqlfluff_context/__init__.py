@@ -38,10 +38,6 @@ class Adapter:
 adapter = Adapter()
 
 
-def first_three(column, place):
-    return f"string_agg({column}, ', ' order by {place})"
-
-
 def raw_rows(table):
     return f"select * from raw.{table}"
 

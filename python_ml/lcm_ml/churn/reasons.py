@@ -16,7 +16,6 @@ from lcm_ml.frames.frame import Frame
 from lcm_ml.warehouse.packed import Packed
 
 BATCH = 50_000
-Places = npt.NDArray[np.int64]
 
 
 def contributions(model: ChurnModel, x: FloatMatrix, usual: FloatMatrix) -> tuple[str, FloatArray, FloatArray]:
@@ -126,7 +125,9 @@ def _rows(
     return rows.with_columns(method=pl.lit(method)).sort("user_id", "reason_rank")
 
 
-def _in_words(data: pl.DataFrame, names: Sequence[str], usual: dict[str, Any], order: Places) -> list[pl.Series]:
+def _in_words(
+    data: pl.DataFrame, names: Sequence[str], usual: dict[str, Any], order: npt.NDArray[np.int64]
+) -> list[pl.Series]:
     """Feature, its value, the usual one and the reason of all users and ranks, user by user.
 
     Each value is told once, however many users have it.
