@@ -7,7 +7,7 @@ user whom the model would score below the band. It says what the model would say
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ def hint_rows(
     run_id: str,
     high: float,
     actionable: Mapping[str, Any],
+    advance: Callable[[float], None] = lambda _: None,
 ) -> Hints:
     """The hint of each user of one date whose score lies in the high-risk band.
 
@@ -105,6 +106,7 @@ def hint_rows(
         run_id: the run.
         high: a probability from here on is high risk.
         actionable: the var actionable_features, feature to its direction and limits.
+        advance: told the share that is done.
 
     Raises:
         LcmError: for an entry of actionable_features that cannot be used.
@@ -113,6 +115,7 @@ def hint_rows(
     inside = np.flatnonzero(probability >= high)
     rows = Packed()
     for users in _parts(len(inside), BATCH):
+        advance(users[0] / len(inside))
         data = frame.data[inside[users]]
         after, moves = _Search(model, data, levers, high).run()
         told = [_told(move, levers, data.schema) for move in moves]

@@ -1,6 +1,6 @@
 """Why a user has its score: signed contributions of features, which add up to the score in log-odds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ def reason_rows(
     run_id: str,
     top: int,
     usual_of: dict[str, Any],
+    advance: Callable[[float], None] = lambda _: None,
 ) -> Packed:
     """Rows of ml.churn_score_reasons for the users of one date, sorted by user_id and reason_rank.
 
@@ -80,6 +81,7 @@ def reason_rows(
         run_id: the run.
         top: features told for each user.
         usual_of: the usual value of each feature, as `usual_values` tells it.
+        advance: told the share that is done.
     """
     names = [column.name for column in model.encoding.columns]
     usual_row = pl.DataFrame({name: [usual_of[name]] for name in names}, schema=_schema(frame, names))
@@ -87,6 +89,7 @@ def reason_rows(
     slope, intercept = model.calibration.line()
     told = Packed()
     for start in range(0, frame.data.height, BATCH):
+        advance(start / frame.data.height)
         users, score = frame.data.slice(start, BATCH), log_odds(probability[start : start + BATCH])
         method, base, found = contributions(model, model.encoding.matrix(users), usual)
         found, base = found * slope, base * slope + intercept

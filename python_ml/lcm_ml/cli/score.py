@@ -1,5 +1,6 @@
 """`lcm-ml score`: churn probabilities for every active buyer at one date."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -59,6 +60,9 @@ def run_score(
     from lcm_ml.registry.versions import FIT, find_version
     from lcm_ml.warehouse.connection import connect
 
+    def at(what: str, start: float, end: float) -> Callable[[float], None]:
+        return lambda share: advance(what, start + (end - start) * share)
+
     advance("reading marts", 0.0)
     with connect(read_only=True, notify=notify) as con:
         settings = built_settings(con)
@@ -69,7 +73,7 @@ def run_score(
     run = Run("score", {"as_of": day, "model_version": version["model_version"]}, None)
     with failure_recorded(run, notify):
         run.data_fingerprint = frame.fingerprint()
-        advance("scoring", 0.4)
+        advance("scoring", 0.3)
         if version["horizon_days"] != frame.horizon_days:
             raise LcmError(
                 f"{version['model_version']} predicts churn over {version['horizon_days']} days, and the warehouse is "
@@ -83,15 +87,22 @@ def run_score(
         tables, told = {}, None
         usual = usual_values(model, frame) if reasons else {}
         if reasons:
-            advance("reasons", 0.5)
             tables["churn_score_reasons"] = reason_rows(
-                model, version["model_version"], frame, probability, run.run_id, reasons, usual
+                model, version["model_version"], frame, probability, run.run_id, reasons, usual, at("reasons", 0.4, 0.5)
             )
         if hints:
-            advance("hints", 0.6)
             kept_out = settings["non_model_features"]
             actionable = {name: how for name, how in settings["actionable_features"].items() if name not in kept_out}
-            told = hint_rows(model, version["model_version"], frame, probability, run.run_id, bands.high, actionable)
+            told = hint_rows(
+                model,
+                version["model_version"],
+                frame,
+                probability,
+                run.run_id,
+                bands.high,
+                actionable,
+                at("hints", 0.5, 0.9),
+            )
             tables["churn_hints"] = told.rows
         full = None
         if is_newest:
@@ -106,7 +117,7 @@ def run_score(
                 found |= current_rows(con, full, None, run.run_id, utc_now(), before, reasons)
             return found
 
-        advance("writing", 0.8)
+        advance("writing", 0.9)
         record(run, written, notify)
     counts = dict(rows.get_column("risk_band").value_counts().iter_rows())
     return {
