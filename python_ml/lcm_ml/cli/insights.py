@@ -57,11 +57,17 @@ def run_insights(advance: Advance, laps: Laps, *, again: bool) -> dict[str, Any]
     failed: dict[str, str] = {}
     for place, name in enumerate(due):
         advance(name, place / len(due))
+        told = _within(advance, name, place, len(due))
         module, function = RUNNERS[name].split(":")
         run = getattr(importlib.import_module(f"lcm_ml.cli.{module}"), function)
         try:
-            done[name] = run(None, lambda *_: None)
+            done[name] = run(None, told)
         except LcmError as error:
             failed[name] = error.message
         laps.end(name)
     return {"done": done, "current": current, "failed": failed}
+
+
+def _within(advance: Advance, name: str, place: int, commands: int) -> Advance:
+    """How far one command is, as a part of all."""
+    return lambda what, share: advance(f"{name} {what}", (place + share) / commands)

@@ -1,6 +1,5 @@
 """`lcm-ml score`: churn probabilities for every active buyer at one date."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -60,9 +59,6 @@ def run_score(
     from lcm_ml.registry.versions import FIT, find_version
     from lcm_ml.warehouse.connection import connect
 
-    def at(what: str, start: float, end: float) -> Callable[[float], None]:
-        return lambda share: advance(what, start + (end - start) * share)
-
     advance("reading marts", 0.0)
     with connect(read_only=True, notify=notify) as con:
         settings = built_settings(con)
@@ -88,7 +84,14 @@ def run_score(
         usual = usual_values(model, frame) if reasons else {}
         if reasons:
             tables["churn_score_reasons"] = reason_rows(
-                model, version["model_version"], frame, probability, run.run_id, reasons, usual, at("reasons", 0.4, 0.5)
+                model,
+                version["model_version"],
+                frame,
+                probability,
+                run.run_id,
+                reasons,
+                usual,
+                lambda share: advance("reasons", 0.4 + 0.1 * share),
             )
         if hints:
             kept_out = settings["non_model_features"]
@@ -101,7 +104,7 @@ def run_score(
                 run.run_id,
                 bands.high,
                 actionable,
-                at("hints", 0.5, 0.9),
+                lambda share: advance("hints", 0.5 + 0.4 * share),
             )
             tables["churn_hints"] = told.rows
         full = None
