@@ -28,6 +28,7 @@ from typing import Any
 from speed.shop import EVENTS_PER_USER, ROOT, SIZES, Shop, environment, program
 
 RESULTS = Path(__file__).parent / "results"
+FIGURES = Path(__file__).with_suffix(".json")
 CHART = ROOT / "docs" / "images" / "growth.svg"
 SHOWN = {"load", "build", "fit", "score", "value", "recommend", "uplift", "publish"}
 PROJECT = ("models", "macros", "seeds", "tests", "dbt_project.yml", "profiles.yml")
@@ -58,7 +59,9 @@ def main() -> None:
         with project_with(HALF_THE_DATES) as project:
             kept({"size": size, "events": SIZES[size], "of": "half the dates", "steps": list(steps(shop, project))})
     if asked.chart:
-        draw([json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("growth-*.json"))], CHART)
+        figures = with_results(json.loads(FIGURES.read_text(encoding="utf-8")))
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        draw(figures, CHART)
 
 
 def kept(result: dict[str, Any]) -> None:
@@ -196,19 +199,29 @@ def family(pid: int) -> dict[int, int]:
     return {one: size for one, size in sizes.items() if belongs(one)} if pid in sizes else {}
 
 
-def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Seconds and GiB against events, both on logarithmic axes; of each size the newest result."""
+Figures = dict[str, list[dict[str, Any]]]
+"""The steps that are shown, by events: step, seconds, gib."""
+
+
+def with_results(figures: Figures) -> Figures:
+    """The figures, with the newest result of each size in the place of what they had of it."""
+    found = dict(figures)
+    for path in sorted(RESULTS.glob("growth-*-events-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found[str(result["events"])] = [
+            {name: step[name] for name in ("step", "seconds", "gib")}
+            for step in result["steps"]
+            if step["step"] in SHOWN
+        ]
+    return dict(sorted(found.items(), key=lambda of: int(of[0])))
+
+
+def draw(figures: Figures, path: Path) -> None:
+    """Seconds and GiB against events, events and seconds on logarithmic axes."""
     import altair as alt
     import polars as pl
 
-    newest = {result["events"]: result for result in results if result["of"] == "events"}
-    rows = [
-        {"events": events, **step}
-        for events, result in newest.items()
-        for step in result["steps"]
-        if step["step"] in SHOWN
-    ]
-    taken = pl.DataFrame([{name: row[name] for name in ("events", "step", "seconds", "gib")} for row in rows])
+    taken = pl.DataFrame([{"events": int(events), **step} for events, steps in figures.items() for step in steps])
     base = alt.Chart(taken).encode(
         x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events", axis=alt.Axis(format="~s")),
         color=alt.Color("step:N", title="step"),

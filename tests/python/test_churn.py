@@ -197,10 +197,10 @@ def test_estimators_take_columns_that_are_all_missing(name):
 
 
 def test_deciles_are_equal_and_ties_fall_by_user():
-    users = [f"u{i}" for i in range(9, -1, -1)]
+    users = pl.Series(f"u{i}" for i in range(9, -1, -1))
     assert deciles(np.full(10, 0.5), users).to_list() == list(range(10, 0, -1))
     assert deciles(np.arange(10) / 10, users).to_list() == list(range(10, 0, -1))
-    assert deciles(np.array([0.1, 0.9, 0.5]), ["a", "b", "c"]).to_list() == [7, 1, 4]
+    assert deciles(np.array([0.1, 0.9, 0.5]), pl.Series(["a", "b", "c"])).to_list() == [7, 1, 4]
 
 
 def test_score_rows_decide_by_the_settings(frame, result):

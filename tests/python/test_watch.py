@@ -115,7 +115,7 @@ def test_what_cannot_be_loaded_is_left_out_and_the_rest_is_one_load(warehouse: P
 
 def test_deciles_by_limits_are_those_of_the_scoring_that_made_the_limits() -> None:
     probability = np.random.default_rng(1).permutation(1000) / 1000
-    users = [f"u{n}" for n in range(1000)]
+    users = pl.Series(f"u{n}" for n in range(1000))
     told = deciles(probability, users)
     limits = limits_of(pl.DataFrame({"churn_decile": told, "churn_probability": probability}))
     assert decile_by(limits, probability).to_list() == told.to_list()

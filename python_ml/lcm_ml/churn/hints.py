@@ -118,7 +118,8 @@ def hint_rows(
         advance(users[0] / len(inside))
         data = frame.data[inside[users]]
         after, moves = _Search(model, data, levers, high).run()
-        told = [_told(move, levers, data.schema) for move in moves]
+        schema = data.schema
+        told = [_told(move, levers, schema) for move in moves]
         rows.add(
             data.select("user_id", "as_of_date").with_columns(
                 churn_probability=pl.Series(probability[inside[users]], dtype=pl.Float64),

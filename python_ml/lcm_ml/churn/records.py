@@ -130,7 +130,8 @@ def lift_rows(run_id: str, fold: Fold) -> list[dict[str, Any]]:
 
 
 def _lift(outcome: Outcome) -> list[dict[str, Any]]:
-    rows = pl.DataFrame({"decile": deciles(outcome.score, [str(user) for user in outcome.users]), "y": outcome.y})
+    users = pl.Series(outcome.users, dtype=pl.String)
+    rows = pl.DataFrame({"decile": deciles(outcome.score, users), "y": outcome.y})
     base, total = outcome.y.mean(), outcome.y.sum()
     return (
         rows.group_by("decile")

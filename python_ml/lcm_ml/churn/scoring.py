@@ -30,9 +30,10 @@ class Bands:
         )
 
 
-def deciles(probability: FloatArray, users: list[str]) -> pl.Series:
+def deciles(probability: FloatArray, users: pl.Series) -> pl.Series:
     """Decile of each user, 1 the highest risk; ties fall by user_id, so that a rerun gives the same ones."""
-    order = np.lexsort((np.array(users), -probability))
+    by_user = users.arg_sort().to_numpy()
+    order = by_user[np.argsort(-probability[by_user], kind="stable")]
     decile = np.empty(len(order), dtype=np.int32)
     decile[order] = np.arange(len(order)) * 10 // len(order) + 1
     return pl.Series(decile)
@@ -57,7 +58,7 @@ def score_rows(
             "user_id": users,
             "as_of_date": frame.data.get_column("as_of_date"),
             "churn_probability": probability,
-            "churn_decile": deciles(probability, users.to_list()),
+            "churn_decile": deciles(probability, users),
         }
     ).with_columns(
         horizon_days=pl.lit(model.horizon_days),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
-from lcm_ml.insights.recommend.history import CODE, History, best, of_users
+from lcm_ml.insights.recommend.history import CODE, History, best
 
 FACTORS = 24
 ITERATIONS = 8
@@ -85,11 +85,11 @@ def als(history: History, seed: int) -> Factors | None:
     """Fit by alternating least squares; None where fewer than MIN_USERS users or no product have signals."""
     from implicit.cpu.als import AlternatingLeastSquares
 
-    users = history.taste["user"].unique().to_numpy()
+    liked = _confidence(history, 0, history.n_users)
+    users = np.flatnonzero(np.diff(liked.indptr))
     items = np.flatnonzero(history.servable).astype(np.int32)
     if len(users) < MIN_USERS or not len(items):
         return None
-    liked = _confidence(history, 0, history.n_users)
     if len(users) > MOST_USERS:
         users = np.sort(np.random.default_rng(seed).choice(users, MOST_USERS, replace=False))
     with warnings.catch_warnings():
@@ -107,7 +107,6 @@ def als(history: History, seed: int) -> Factors | None:
 
 def _confidence(history: History, first: int, end: int) -> Any:
     """implicit's matrix: 1 + the logarithm of a signal's weight, so that a hundred purchases do not drown the rest."""
-    rows = of_users(history.taste, first, end).filter(pl.int_range(pl.len()).over("user") < MOST_PER_USER)
-    weight = (CONFIDENCE * np.log1p(rows["weight"].to_numpy()) + 1).astype(np.float32)
-    where = (rows["user"].to_numpy() - first, rows["product"].to_numpy())
-    return sparse.csr_matrix((weight, where), shape=(end - first, history.n_products))
+    found = sparse.csr_matrix(history.signals(MOST_PER_USER, first, end))
+    found.data = (CONFIDENCE * np.log1p(found.data) + 1).astype(np.float32)
+    return found

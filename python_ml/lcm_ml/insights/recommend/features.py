@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from lcm_ml.insights.recommend.history import History, of_users
+from lcm_ml.insights.recommend.history import History, by_users, of_users
 from lcm_ml.insights.recommend.models import Models
 
 FloatMatrix = npt.NDArray[np.float32]
@@ -40,17 +40,22 @@ def gather_facts(models: Models) -> Facts:
     """Describe each product, each user, and each user's categories."""
     history = models.history
     product = _products(models)
-    by_code = history.days.with_columns(category_code=history.products["category_code"].gather(history.days["product"]))
-    category = (
+    category = by_users(history.days, history.n_users, lambda days: _categories(history, days))
+    return Facts(models, product, _users(history, product), category)
+
+
+def _categories(history: History, days: pl.DataFrame) -> pl.DataFrame:
+    age = pl.col("age")
+    by_code = days.with_columns(category_code=history.products["category_code"].gather(days["product"]))
+    return (
         by_code.group_by("user", "category_code")
         .agg(
-            category_days=pl.col("age").n_unique().cast(pl.Float32),
-            category_recent=pl.col("age").filter(pl.col("age") <= history.settings.horizon_days).n_unique(),
-            category_last_age=pl.col("age").min(),
+            category_days=age.n_unique().cast(pl.Float32),
+            category_recent=age.filter(age <= history.settings.horizon_days).n_unique(),
+            category_last_age=age.min(),
         )
         .sort("user")
     )
-    return Facts(models, product, _users(history, product), category)
 
 
 def _products(models: Models) -> FloatMatrix:
@@ -77,20 +82,22 @@ def _products(models: Models) -> FloatMatrix:
 
 
 def _users(history: History, product: FloatMatrix) -> FloatMatrix:
-    horizon = history.settings.horizon_days
-    age = pl.col("age")
-    days = (
-        history.days.with_columns(level=pl.Series(product[history.days["product"].to_numpy(), 6]))
-        .group_by("user")
-        .agg(
-            user_days=age.n_unique(),
-            user_recent_days=age.filter(age <= horizon).n_unique(),
-            user_last_age=age.min(),
-            user_first_age=age.max(),
-            user_price_level=pl.col("level").fill_nan(None).mean(),
-            user_discounted=(pl.col("discount") > 0).mean(),
+    def habits(days: pl.DataFrame) -> pl.DataFrame:
+        horizon, age = history.settings.horizon_days, pl.col("age")
+        return (
+            days.with_columns(level=pl.Series(product[days["product"].to_numpy(), 6]))
+            .group_by("user")
+            .agg(
+                user_days=age.n_unique(),
+                user_recent_days=age.filter(age <= horizon).n_unique(),
+                user_last_age=age.min(),
+                user_first_age=age.max(),
+                user_price_level=pl.col("level").fill_nan(None).mean(),
+                user_discounted=(pl.col("discount") > 0).mean(),
+            )
         )
-    )
+
+    days = by_users(history.days, history.n_users, habits)
     pairs = history.pairs.group_by("user").agg(user_products=pl.len(), user_repeat_share=(pl.col("n_days") > 1).mean())
     everybody = pl.DataFrame({"user": np.arange(history.n_users, dtype=np.int32)})
     table = everybody.join(days, on="user", how="left", maintain_order="left").join(

@@ -1,5 +1,6 @@
 """What happened before a date, with users and products as numbers, so that every step works on small integers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -15,6 +16,9 @@ from lcm_ml.insights.recommend.settings import Settings
 
 PROFILE = 50
 """Products that stand for a user's taste where a step grows with their number: the heaviest signals."""
+
+USERS_AT_ONCE = 250_000
+"""Users whose rows are grouped at a time: all of a large shop's groups would take more than their rows."""
 
 AGE = pl.Int32
 CODE = pl.Int32
@@ -69,14 +73,17 @@ class History:
         one), faded (days of purchase, a day of age half_life_days counting half), recent (days within the horizon),
         quantity, discounted (share of its days with a discount).
         """
+        return by_users(self.days, self.n_users, self._pairs)
+
+    def _pairs(self, days: pl.DataFrame) -> pl.DataFrame:
         half_life, horizon = self.settings.half_life_days, self.settings.horizon_days
         same = (pl.col("user") == pl.col("user").shift(1)) & (pl.col("product") == pl.col("product").shift(1))
         key = ["user", "product"]
-        ages = self.days.select(*key, pl.when(same).then(pl.col("age").shift(1) - pl.col("age")).alias("gap"))
+        ages = days.select(*key, pl.when(same).then(pl.col("age").shift(1) - pl.col("age")).alias("gap"))
         # Most pairs have one day: a median over all of them would take most of the time.
         gaps = ages.drop_nulls().group_by(key).agg(gap=pl.col("gap").cast(pl.Float64).median())
         return (
-            self.days.with_columns(fade=0.5 ** (pl.col("age") / half_life))
+            days.with_columns(fade=0.5 ** (pl.col("age") / half_life))
             .group_by(key)
             .agg(
                 n_days=pl.len().cast(AGE),
@@ -94,8 +101,24 @@ class History:
     @cached_property
     def profile(self) -> sparse.csr_array:
         """(users, products): the heaviest PROFILE signals of each user."""
-        rank = pl.int_range(pl.len()).over("user")
-        return self.matrix(self.taste.filter(rank < PROFILE))
+        return self.signals(PROFILE)
+
+    def signals(self, most: int, first: int = 0, end: int | None = None) -> sparse.csr_array:
+        """The weights of the `most` heaviest signals of each of the users `first` to `end` - 1: (users, products)."""
+        end = self.n_users if end is None else end
+        rows = of_users(self.taste, first, end)
+        # Straight from the sorted rows: by coordinates it would be made twice over.
+        starts = np.searchsorted(rows["user"].to_numpy(), np.arange(first, end + 1, dtype=np.int32))
+        lengths = np.diff(starts)
+        lighter = np.maximum(lengths - most, 0)
+        last = np.cumsum(lighter)
+        kept = np.ones(rows.height, dtype=bool)
+        kept[np.repeat(starts[1:] - last, lighter) + np.arange(lighter.sum())] = False
+        ends = np.concatenate([[0], np.cumsum(lengths - lighter)])
+        weights, products = rows["weight"].to_numpy()[kept], rows["product"].to_numpy()[kept]
+        found = sparse.csr_array((weights, products, ends), shape=(end - first, self.n_products))
+        found.sort_indices()
+        return found
 
     def matrix(self, rows: pl.DataFrame) -> sparse.csr_array:
         """Rows of user, product, weight as a (users, products) matrix."""
@@ -177,6 +200,12 @@ def of_users(rows: pl.DataFrame, first: int, end: int) -> pl.DataFrame:
     """The rows of users `first` to `end` - 1, in a frame sorted by user: a slice, without a look at the rest."""
     low, high = rows["user"].search_sorted(pl.Series([first, end], dtype=CODE), side="left")
     return rows.slice(low, high - low)
+
+
+def by_users(rows: pl.DataFrame, n_users: int, grouped: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """What `grouped` makes of rows sorted by user, told for some users at a time."""
+    starts = range(0, max(n_users, 1), USERS_AT_ONCE)
+    return pl.concat([grouped(of_users(rows, start, start + USERS_AT_ONCE)) for start in starts])
 
 
 def best(rows: pl.DataFrame, n: int) -> pl.DataFrame:

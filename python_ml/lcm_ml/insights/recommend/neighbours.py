@@ -67,19 +67,19 @@ def item_item(history: History, neighbours: int = 50, source: int | None = None)
     Deshpande and Karypis 2004, "Item-based top-N recommendation algorithms", TOIS 22(1); shrinkage as in Bell and
     Koren 2007. A pair that only one user has in common is chance and has no similarity.
     """
-    rank = pl.int_range(pl.len()).over("user")
-    rows = history.taste.filter(rank < MOST_PER_USER).with_columns(weight=pl.lit(1.0))
-    users = history.matrix(rows)
+    users = history.signals(MOST_PER_USER)
+    users.data[:] = 1.0
     buyers = np.asarray(users.sum(axis=0)).ravel()
     targets = np.flatnonzero((buyers >= MIN_BUYERS) & history.servable)
     asked = np.unique(history.profile.indices) if source is None else np.array([source])
     sources = asked[buyers[asked] >= MIN_BUYERS]
-    by_source, by_target = users[:, sources].T.tocsr(), users[:, targets].tocsr()
+    by_product, by_target = users.T.tocsr(), users[:, targets].tocsr()
+    del users
     norm = np.sqrt(np.maximum(buyers, 1.0))
     parts = []
     for start in range(0, len(sources), ROWS_AT_ONCE):
         chunk = sources[start : start + ROWS_AT_ONCE]
-        common = (by_source[start : start + ROWS_AT_ONCE] @ by_target).tocsr()
+        common = (by_product[chunk] @ by_target).tocsr()
         at = np.repeat(chunk, np.diff(common.indptr))
         to = targets[common.indices]
         shrunk = common.data / (norm[at] * norm[to]) * (common.data / (common.data + SHRINKAGE))
