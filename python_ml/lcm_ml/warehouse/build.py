@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import duckdb
+
 from lcm_ml import project
 from lcm_ml.errors import LcmError
-from lcm_ml.warehouse.connection import LOCK_HELD, Notify, connect
+from lcm_ml.warehouse.connection import LOCK_HELD, Notify, connect, first_row
 
 Advance = Callable[[str, float], None]
 
@@ -29,11 +31,14 @@ def build(advance: Advance, notify: Notify, *, full_refresh: bool = False) -> di
         LcmError: naming the nodes that failed, with dbt's own message.
     """
     # Wait here, where the holder can be named and the time-out is ours, rather than in dbt.
-    with connect(notify=notify):
-        pass
+    with connect(notify=notify) as con:
+        one_at_a_time = "LCM_THREADS" not in os.environ and _is_larger_than_memory(con)
     command = [sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--no-use-colors", "build"]
     # Unit tests are about the models, not about this warehouse's rows: `make test` runs them.
     command += ["--exclude-resource-type", "unit_test"]
+    if one_at_a_time:
+        # Beside each other, models that each need more than there is would write it to disk and read it again.
+        command += ["--threads", "1"]
     if full_refresh:
         command.append("--full-refresh")
     environment = os.environ | {LOCK_HELD: "1"}
@@ -42,15 +47,25 @@ def build(advance: Advance, notify: Notify, *, full_refresh: bool = False) -> di
     ) as process:
         messages, nodes = _follow(process, advance)
     if process.returncode:
-        errors = [text for level, text in messages if level == "error" and text.strip()]
-        shown = "\n".join(errors[:12]) or "\n".join(text for _, text in messages[-12:])
-        raise LcmError(f"dbt build failed:\n{shown}", "see logs/dbt.log, mend it, then run it again")
+        raise LcmError(f"dbt build failed:\n{_why(messages)}", "see logs/dbt.log, mend it, then run it again")
     own = [text.removeprefix("lcm: ") for _, text in messages if text.startswith("lcm: ")]
     return {
         "nodes": nodes,
         "source": next((text for text in own if text.startswith("reading")), ""),
         "rebuilt": [text for text in own if text.startswith("rebuilt")],
     }
+
+
+def _is_larger_than_memory(con: duckdb.DuckDBPyConnection) -> bool:
+    row = first_row(con, "select parse_formatted_bytes(current_setting('memory_limit'))")
+    return row is not None and project.warehouse_path().stat().st_size > row[0]
+
+
+def _why(messages: list[tuple[str, str]]) -> str:
+    """What dbt says of each node that failed; else its errors; else the last that was printed."""
+    nodes = [text for level, text in messages if level == "error" and " Error in " in text]
+    errors = [text for level, text in messages if level == "error" and text.strip()]
+    return "\n".join(list(dict.fromkeys(nodes or errors))[:12]) or "\n".join(text for _, text in messages[-12:])
 
 
 def _follow(process: "subprocess.Popen[str]", advance: Advance) -> tuple[list[tuple[str, str]], int]:
@@ -64,7 +79,7 @@ def _follow(process: "subprocess.Popen[str]", advance: Advance) -> tuple[list[tu
         try:
             entry = json.loads(line)
         except ValueError:
-            messages.append(("error", line.rstrip()))
+            messages.append(("", line.rstrip()))
             continue
         info, data = entry.get("info", {}), entry.get("data", {})
         messages.append((info.get("level", ""), info.get("msg", "")))
