@@ -89,11 +89,11 @@ def run_recommend(
         advance("learning to rank", 0.6)
         ranker = taught([lesson], seed)
         del lesson
-        advance("listing", 0.7)
+        advance("reading", 0.65)
         now = at(day, False)
         lists, counts = Packed(), []
         examples: list[dict[str, Any]] = []
-        for part in recommended(now, ranker, settings.count):
+        for part in recommended(now, ranker, settings.count, lambda share: advance("listing", 0.7 + 0.2 * share)):
             lists.add(part)
             counts.append(_counted(part))
             examples += _examples(part, now.history) if len(examples) < EXAMPLES else []

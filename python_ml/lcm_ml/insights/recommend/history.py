@@ -66,6 +66,12 @@ class History:
         return self.products["is_servable"].to_numpy()
 
     @cached_property
+    def recent_buyers(self) -> npt.NDArray[np.int64]:
+        """(products,): users who purchased it within in_stock_days."""
+        recent = self.days.filter(pl.col("age") <= self.settings.in_stock_days).select("user", "product").unique()
+        return np.bincount(recent["product"].to_numpy(), minlength=self.n_products)
+
+    @cached_property
     def pairs(self) -> pl.DataFrame:
         """A row per user and product that it purchased, sorted.
 

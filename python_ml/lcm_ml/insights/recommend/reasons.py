@@ -1,7 +1,6 @@
 """Why a product is in a list, in words, each from a fact about the user and the product."""
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from lcm_ml.insights.recommend.history import History, of_users
@@ -39,7 +38,7 @@ def explained(models: Models, rows: pl.DataFrame) -> pl.DataFrame:
         .with_columns(is_repeat=pl.col("n_days").is_not_null())
     )
     told = _because(models, told, habits)
-    buyers = _recent_buyers(history)
+    buyers = history.recent_buyers
     segment = models.popularity.segment_of["segment"].gather(told["user"])
     told = told.with_columns(buyers=pl.Series(buyers[told["product"].to_numpy()]), segment=segment).join(
         models.popularity.by_segment.select("segment", "product", segment_buyers="buyers"),
@@ -74,11 +73,6 @@ def _because(models: Models, told: pl.DataFrame, habits: pl.DataFrame) -> pl.Dat
     titles = history.products.select(because_title=pl.coalesce("title", "category", "product_id"))["because_title"]
     known = known.join(bought, on=["user", "because"], how="left", maintain_order="left")
     return known.with_columns(because_title=titles.gather(known["because"]))
-
-
-def _recent_buyers(history: History) -> npt.NDArray[np.int64]:
-    recent = history.days.filter(pl.col("age") <= history.settings.in_stock_days).select("user", "product").unique()
-    return np.bincount(recent["product"].to_numpy(), minlength=history.n_products)
 
 
 def _words(history: History) -> pl.Expr:

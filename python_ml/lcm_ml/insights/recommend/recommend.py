@@ -1,6 +1,6 @@
 """The steps from what was known at dates to lists, and to figures of lists."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,16 @@ def taught(lessons: Sequence[Dated], seed: int) -> Ranker | None:
     return fit_ranker(told, seed)
 
 
-def recommended(at: Dated, ranker: Ranker | None, n: int) -> Iterator[pl.DataFrame]:
+def recommended(
+    at: Dated, ranker: Ranker | None, n: int, advance: Callable[[float], None] = lambda _: None
+) -> Iterator[pl.DataFrame]:
     """Lists of all users, a chunk of users at a time.
+
+    Args:
+        at: the date.
+        ranker: taught by earlier dates; None: the models' ranks decide.
+        n: products in a list.
+        advance: told the share that is done.
 
     Yields:
         user_id, rank, product_id, score, source, explanation, because_product_id, is_repeat, is_cold_start.
@@ -63,6 +71,7 @@ def recommended(at: Dated, ranker: Ranker | None, n: int) -> Iterator[pl.DataFra
     history, hybrid = at.history, Hybrid(at.facts, ranker)
     users, products = history.users["user_id"], history.products["product_id"]
     for first, end in chunks(0, history.n_users):
+        advance(first / history.n_users)
         rows = explained(at.models, hybrid.lists(history, first, end, n))
         yield rows.select(
             users.gather(rows["user"]).alias("user_id"),
