@@ -63,6 +63,7 @@ def run_recommend(
     from lcm_ml.insights.recommend.lists import HYBRID
     from lcm_ml.insights.recommend.recommend import NO_RANKER, dated, evaluated, recommended, taught
     from lcm_ml.insights.recommend.settings import Settings
+    from lcm_ml.memory import give_back
     from lcm_ml.registry.runs import Run, run_capability
     from lcm_ml.warehouse.packed import Packed
 
@@ -73,6 +74,7 @@ def run_recommend(
         horizon = timedelta(days=settings.horizon_days)
 
         def at(when: date, is_over: bool) -> "Dated":
+            give_back()
             purchased = purchases_between(con, when, when + horizon) if is_over else None
             return dated(read_history(con, when, settings), purchased, seed)
 

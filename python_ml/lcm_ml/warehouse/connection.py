@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lcm_ml import project
 from lcm_ml.errors import FULL, LcmError, LockedError
+from lcm_ml.memory import give_back
 from lcm_ml.warehouse import failures
 
 WAREHOUSE_VERSION = 2
@@ -164,6 +165,8 @@ def connect(
         raise LcmError(f"there is no warehouse at {path}", "run `lcm-ml run` or `dbt build`, or set LCM_WAREHOUSE")
     _make_private_folder(path.parent)
     has_frames = read_only if beside_frames is None else beside_frames
+    # DuckDB fills its share in time: on top of what is in use, not of what was.
+    give_back()
     con = _open(path, read_only, has_frames, notify)
     try:
         if not any_layout and is_older(con, path):
