@@ -204,10 +204,12 @@ Figures = dict[str, list[dict[str, Any]]]
 
 
 def with_results(figures: Figures) -> Figures:
-    """The figures, with the newest result of each size in the place of what they had of it."""
+    """The figures, with the newest result of each size whose run ended well in the place of what they had of it."""
     found = dict(figures)
     for path in sorted(RESULTS.glob("growth-*-events-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        if any(step.get("failed") for step in result["steps"]):
+            continue
         found[str(result["events"])] = [
             {name: step[name] for name in ("step", "seconds", "gib")}
             for step in result["steps"]

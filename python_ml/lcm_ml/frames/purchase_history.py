@@ -73,34 +73,52 @@ def purchase_summaries(
     )
 
 
-def purchase_outcomes(con: duckdb.DuckDBPyConnection, dates: Sequence[date], horizon_days: int) -> pl.DataFrame:
+def purchase_outcomes(
+    con: duckdb.DuckDBPyConnection, dates: Sequence[date], horizon_days: int, share: float = 1.0
+) -> pl.DataFrame:
     """Days of purchase and spend of those who purchased in [d, d + horizon_days), for each of `dates`.
 
     Told with what was known at the horizon's end, as user_churn_labels does: a purchase as an anonymous visitor
     counts for the user when the link was made in the meantime.
+
+    Args:
+        con: an open connection to a built warehouse.
+        dates: as_of_dates.
+        horizon_days: the days after each of them.
+        share: of the users, those that `purchase_summaries` takes.
 
     Returns:
         user_id, as_of_date, purchases, amount.
     """
     return read(
         con,
-        """
+        f"""
         with dates as (
             select unnest($dates::date[]) as as_of_date
+        ),
+
+        days as (
+            select
+                case
+                    when p.linked_date < dates.as_of_date + $days::integer then p.linked_user_id else p.user_id
+                end as user_id,
+                dates.as_of_date,
+                p.purchase_date,
+                p.amount
+            from dates
+            inner join marts.purchase_days as p
+                on p.purchase_date >= dates.as_of_date and p.purchase_date < dates.as_of_date + $days::integer
         )
 
         select
-            case
-                when p.linked_date < dates.as_of_date + $days::integer then p.linked_user_id else p.user_id
-            end as user_id,
-            dates.as_of_date,
-            cast(count(distinct p.purchase_date) as double) as purchases,
-            cast(sum(p.amount) as double) as amount
-        from dates
-        inner join marts.purchase_days as p
-            on p.purchase_date >= dates.as_of_date and p.purchase_date < dates.as_of_date + $days::integer
-        group by 1, 2
-        order by 2, 1
+            user_id,
+            as_of_date,
+            cast(count(distinct purchase_date) as double) as purchases,
+            cast(sum(amount) as double) as amount
+        from days
+        where {is_drawn("user_id", share)}
+        group by user_id, as_of_date
+        order by as_of_date, user_id
         """,
         {"dates": list(dates), "days": horizon_days},
     )
@@ -164,9 +182,9 @@ class PurchaseReader:
         for number in range(parts):
             yield buyers_features(self.con, [as_of], self.left_out, share, (number, parts))
 
-    def outcomes(self, dates: Sequence[date], horizon_days: int) -> pl.DataFrame:
+    def outcomes(self, dates: Sequence[date], horizon_days: int, share: float = 1.0) -> pl.DataFrame:
         """As `purchase_outcomes`."""
-        return purchase_outcomes(self.con, dates, horizon_days)
+        return purchase_outcomes(self.con, dates, horizon_days, share)
 
     def buyers_before(self, as_of: date) -> int:
         """How many users had purchased before `as_of`, a linked visitor counted as itself."""

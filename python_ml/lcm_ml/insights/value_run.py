@@ -111,7 +111,9 @@ def _past(reader: PurchaseReader, moment: date, days: int, buyers: int) -> value
     if not dates:
         return None
     share = min(1.0, MAX_TRAINING_ROWS / max(1, buyers * len(dates)))
-    return value.Past(reader.summaries(dates, share), reader.features(dates, share), reader.outcomes(dates, days))
+    return value.Past(
+        reader.summaries(dates, share), reader.features(dates, share), reader.outcomes(dates, days, share)
+    )
 
 
 def _judged(reader: PurchaseReader, moment: date, days: int, buyers: int, seed: int) -> Judged:
@@ -133,7 +135,7 @@ def _judged(reader: PurchaseReader, moment: date, days: int, buyers: int, seed: 
     quantiles = model.quantiles(users, [days], seed)
     features = reader.features_at(at, users.height, share)
     forecasts = value.forecast(users, features, model, quantiles, past, days, seed)
-    outcome = value.with_outcomes(users.select(value.KEYS), reader.outcomes([at], days))
+    outcome = value.with_outcomes(users.select(value.KEYS), reader.outcomes([at], days, share))
     compared = value.compared(forecasts, users, days)
     figures = evaluate(compared, outcome, seed)
     notes = []
