@@ -12,7 +12,6 @@ from lcm_ml.insights.conformal import LogScale
 from lcm_ml.insights.purchase_model import PurchaseModel, fit_purchase_model
 from lcm_ml.insights.spend_trees import SpendTrees, fit_spend_trees, with_history
 from lcm_ml.insights.value_evaluation import NAIVE
-from lcm_ml.memory import give_back
 
 HORIZONS = (30, 90, 365)
 KEYS = ["user_id", "as_of_date"]
@@ -120,13 +119,10 @@ def forecast(
     trees = fit_spend_trees(rows, moment, horizon_days, model.unit, seed)
     if trees is None:
         return Forecast(by_history)
-    parts = []
-    for part in features:
-        known = with_history(part, users, model, horizon_days)
-        if known.height:
-            parts.append(trees.predict(known))
-        # The few rows that stay lie between what each part leaves free.
-        give_back()
+    known = (with_history(part, users, model, horizon_days) for part in features)
+    # Ids of their own: those that DuckDB gave would hold all columns of their part in memory.
+    own_ids = pl.concat_str("user_id", pl.lit(""))
+    parts = [trees.predict(part).with_columns(own_ids) for part in known if part.height]
     if not parts:
         return Forecast(by_history)
     predicted = pl.concat(parts).sort("user_id")
