@@ -1,6 +1,6 @@
 """What happened before a date, with users and products as numbers, so that every step works on small integers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -208,10 +208,15 @@ def of_users(rows: pl.DataFrame, first: int, end: int) -> pl.DataFrame:
     return rows.slice(low, high - low)
 
 
+def chunks(n_users: int, size: int) -> Iterator[tuple[int, int]]:
+    """All users in parts: the first one of each, and the one behind its last."""
+    for start in range(0, n_users, size):
+        yield start, min(start + size, n_users)
+
+
 def by_users(rows: pl.DataFrame, n_users: int, grouped: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
     """What `grouped` makes of rows sorted by user, told for some users at a time."""
-    starts = range(0, max(n_users, 1), USERS_AT_ONCE)
-    return pl.concat([grouped(of_users(rows, start, start + USERS_AT_ONCE)) for start in starts])
+    return pl.concat([grouped(of_users(rows, *part)) for part in chunks(max(n_users, 1), USERS_AT_ONCE)])
 
 
 def best(rows: pl.DataFrame, n: int) -> pl.DataFrame:

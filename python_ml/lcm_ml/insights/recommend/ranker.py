@@ -1,7 +1,7 @@
 """The hybrid: candidates of all models, put in order by boosted trees that learnt from an earlier date."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,6 @@ import polars as pl
 from lcm_ml.insights.recommend.features import Facts, features
 from lcm_ml.insights.recommend.models import candidates
 
-CHUNK_USERS = 5_000
-"""Users whose candidates are in memory at once."""
 MOST_ROWS = 160_000
 """Candidates that a ranker learns from: users are drawn until they are reached."""
 MIN_USERS = 30
@@ -54,12 +52,6 @@ class Ranker:
         matrix = np.ascontiguousarray(table.select(self.names).to_numpy())
         found: npt.NDArray[np.float32] = self.booster.inplace_predict(matrix)
         return found
-
-
-def chunks(first: int, end: int, size: int = CHUNK_USERS) -> Iterator[tuple[int, int]]:
-    """Users `first` to `end` - 1 in parts."""
-    for start in range(first, end, size):
-        yield start, min(start + size, end)
 
 
 def blocks(n_users: int, seed: int, size: int = 500) -> list[tuple[int, int]]:

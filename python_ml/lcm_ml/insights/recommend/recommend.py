@@ -7,13 +7,15 @@ import numpy as np
 import polars as pl
 
 from lcm_ml.insights.recommend.features import Facts, gather_facts
-from lcm_ml.insights.recommend.history import History
+from lcm_ml.insights.recommend.history import History, chunks
 from lcm_ml.insights.recommend.lists import HYBRID, Hybrid
 from lcm_ml.insights.recommend.metrics import KS, SCHEMA, differences, measured, served
 from lcm_ml.insights.recommend.models import Models, fit_models
-from lcm_ml.insights.recommend.ranker import Lesson, Ranker, blocks, chunks, coded, fit_ranker, lesson
+from lcm_ml.insights.recommend.ranker import Lesson, Ranker, blocks, coded, fit_ranker, lesson
 from lcm_ml.insights.recommend.reasons import explained
 
+CHUNK_USERS = 5_000
+"""Users whose candidates are in memory at once."""
 MOST_EVALUATED = 20_000
 """Users that figures are measured on; drawn where more purchased something."""
 REFERENCES = ("popularity", "own_most_bought")
@@ -70,7 +72,7 @@ def recommended(
     """
     history, hybrid = at.history, Hybrid(at.facts, ranker)
     users, products = history.users["user_id"], history.products["product_id"]
-    for first, end in chunks(0, history.n_users):
+    for first, end in chunks(history.n_users, CHUNK_USERS):
         advance(first / history.n_users)
         rows = explained(at.models, hybrid.lists(history, first, end, n))
         yield rows.select(
