@@ -5,7 +5,7 @@
 The shops are those of `make bench`. `run` is the whole of it (build, fit, score, insights, monitor, publish), with
 LCM_MEMORY_LIMIT (6GB unless set). The smallest size runs again with half the dates, and with the same events of half
 as many users. Memory is the resident one of the largest process at a time, looked at every 0.2 s. JSON goes to
-benchmarks/results/, with --chart a picture to docs/images/growth.svg, of all results there.
+benchmarks/results/; --chart puts the newest of it into benchmarks/growth.json and draws that: docs/images/growth.svg.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from speed.shop import EVENTS_PER_USER, ROOT, SIZES, Shop, environment, program
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).with_suffix(".json")
 CHART = ROOT / "docs" / "images" / "growth.svg"
-SHOWN = {"load", "build", "fit", "score", "value", "recommend", "uplift", "publish"}
+SHOWN = ("load", "build", "fit", "score", "value", "recommend", "uplift", "publish", "run")
 PROJECT = ("models", "macros", "seeds", "tests", "dbt_project.yml", "profiles.yml")
 HALF_THE_DATES = {"min_history_days": 56 + 6 * 28}
 
@@ -199,39 +199,68 @@ def family(pid: int) -> dict[int, int]:
     return {one: size for one, size in sizes.items() if belongs(one)} if pid in sizes else {}
 
 
-Figures = dict[str, list[dict[str, Any]]]
-"""The steps that are shown, by events: step, seconds, gib."""
+Figures = list[dict[str, Any]]
+"""Results as they are shown: events, of (what grows), steps (step, seconds, gib)."""
 
 
 def with_results(figures: Figures) -> Figures:
-    """The figures, with the newest result of each size whose run ended well in the place of what they had of it."""
-    found = dict(figures)
-    for path in sorted(RESULTS.glob("growth-*-events-*.json")):
+    """The figures, each with its newest result that ended well in its place."""
+    found = {(figure["events"], figure["of"]): figure for figure in figures}
+    for path in sorted(RESULTS.glob("growth-*.json"), key=lambda path: path.stem[-15:]):
         result = json.loads(path.read_text(encoding="utf-8"))
         if any(step.get("failed") for step in result["steps"]):
             continue
-        found[str(result["events"])] = [
+        shown = [
             {name: step[name] for name in ("step", "seconds", "gib")}
             for step in result["steps"]
             if step["step"] in SHOWN
         ]
-    return dict(sorted(found.items(), key=lambda of: int(of[0])))
+        found[result["events"], result["of"]] = {"events": result["events"], "of": result["of"], "steps": shown}
+    return [found[key] for key in sorted(found)]
 
 
 def draw(figures: Figures, path: Path) -> None:
-    """Seconds and GiB against events, events and seconds on logarithmic axes."""
+    """Seconds and GiB against events, both axes of seconds logarithmic; below, the halves beside the whole."""
     import altair as alt
     import polars as pl
 
-    taken = pl.DataFrame([{"events": int(events), **step} for events, steps in figures.items() for step in steps])
-    base = alt.Chart(taken).encode(
-        x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events", axis=alt.Axis(format="~s")),
-        color=alt.Color("step:N", title="step"),
+    taken = pl.DataFrame(
+        [{"events": figure["events"], "of": figure["of"], **step} for figure in figures for step in figure["steps"]]
     )
-    line = base.mark_line(point=True)
-    seconds = line.encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
-    memory = line.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
-    (seconds.properties(width=340, height=260) | memory.properties(width=340, height=260)).save(str(path))
+    step = alt.Color("step:N", title="step", sort=list(SHOWN))
+    line = (
+        alt.Chart(taken.filter(pl.col("of") == "events"))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events", axis=alt.Axis(format="~s")),
+            color=step,
+        )
+        .properties(width=340, height=260)
+    )
+    rows = [
+        line.encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
+        | line.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
+    ]
+    halves = taken.filter(pl.col("of") != "events")
+    if halves.height:
+        size = halves.item(0, "events")
+        beside = pl.concat(
+            [taken.filter(pl.col("of") == "events", pl.col("events") == size).with_columns(of=pl.lit("all")), halves]
+        )
+        bars = (
+            alt.Chart(beside, title=f"{size:,} events")
+            .mark_bar()
+            .encode(
+                x=alt.X("step:N", title=None, sort=list(SHOWN), axis=alt.Axis(labelAngle=-30)),
+                xOffset=alt.XOffset("of:N"),
+                color=alt.Color("of:N", title="users, dates"),
+            )
+            .properties(width=340, height=180)
+        )
+        rows.append(
+            bars.encode(y=alt.Y("seconds:Q", title="seconds")) | bars.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
+        )
+    alt.vconcat(*rows).resolve_scale(color="independent").save(str(path))
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ class Encoding:
         # In slices: a matrix of all columns, then its copy in rows, would take twice the memory.
         for start in range(0, data.height, SLICE):
             part = matrix[start : start + SLICE]
-            part[:] = data.slice(start, SLICE).select(expressions).to_numpy()
-            part[~np.isfinite(part)] = np.nan
+            part[:] = data.slice(start, SLICE).select(expressions).to_numpy(order="c")
+            part[np.isinf(part)] = np.nan
         return matrix
 
     def check(self, schema: pl.Schema) -> None:

@@ -102,7 +102,15 @@ def make_frame(data: pl.DataFrame, horizon_days: int, non_model_features: Iterab
     plain = data.select(*KEYS, *labels, *features).with_columns(
         pl.col(decimals).cast(pl.Float64), pl.col(texts).cast(pl.String)
     )
-    return Frame(plain.sort("as_of_date", "user_id"), features, horizon_days)
+    return Frame(_in_order(plain), features, horizon_days)
+
+
+def _in_order(data: pl.DataFrame) -> pl.DataFrame:
+    """Sorted by as_of_date and user_id; as it is where one date came in order, for DuckDB sorts wide rows faster."""
+    days, users = data.get_column("as_of_date"), data.get_column("user_id")
+    if days.min() == days.max() and users.is_sorted():
+        return data
+    return data.sort("as_of_date", "user_id")
 
 
 def training_frame(con: duckdb.DuckDBPyConnection) -> Frame:
@@ -201,7 +209,9 @@ def scoring_frame(con: duckdb.DuckDBPyConnection, as_of_date: date) -> Frame:
     settings = built_settings(con)
     resolve_as_of(con, as_of_date)
     base = read(
-        con, "select * from marts.user_features where as_of_date = $day and is_active_buyer", {"day": as_of_date}
+        con,
+        "select * from marts.user_features where as_of_date = $day and is_active_buyer order by user_id",
+        {"day": as_of_date},
     )
     if base.is_empty():
         raise LcmError(
