@@ -1,6 +1,8 @@
 """Tables that are written from packed rows, some at a time."""
 
+import weakref
 from datetime import date
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -76,3 +78,23 @@ def test_a_user_in_two_parts_or_out_of_order_is_refused(
 def test_a_place_that_is_there_twice_is_refused() -> None:
     with pytest.raises(LcmError, match="repeat the key"):
         written(packed_of([[1], [1]]))
+
+
+def test_a_transaction_holds_no_more_than_the_part_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "ROWS_AT_ONCE", 1)
+    given_to_duckdb: list[weakref.ref[Any]] = []
+    to_arrow = pl.DataFrame.to_arrow
+
+    def noted(frame: pl.DataFrame) -> Any:
+        table = to_arrow(frame)
+        given_to_duckdb.append(weakref.ref(table))
+        return table
+
+    monkeypatch.setattr(pl.DataFrame, "to_arrow", noted)
+    with duckdb.connect() as con:
+        writer.ensure(con, {"recommendations": LISTS})
+        con.begin()
+        writer.write(con, LISTS, packed_of([[1], [2], [3], [4]]), {"as_of_date": DAY})
+        assert len(given_to_duckdb) == 4
+        assert [table() for table in given_to_duckdb[:-1]] == [None] * 3
+        con.commit()

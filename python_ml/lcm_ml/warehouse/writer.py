@@ -78,7 +78,8 @@ def _check(table: Table, frame: pl.DataFrame, scope: Mapping[str, Any] | None) -
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> None:
-    con.register("incoming_rows", frame.select(table.column_names).to_arrow())
+    # DuckDB finds it by its name here. As a registered view, a transaction would hold it, and all parts, to its end.
+    incoming_rows = frame.select(table.column_names).to_arrow()  # noqa: F841
     try:
         if table.key and not table.scope:
             # A null in a key (a baseline has no version) is a value like any other here.
@@ -91,5 +92,3 @@ def _insert(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -
         con.execute(f"insert into {table.full_name} ({columns}) select {casts} from incoming_rows")
     except duckdb.ConversionException as error:
         raise LcmError(f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows") from error
-    finally:
-        con.unregister("incoming_rows")
