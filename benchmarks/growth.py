@@ -220,35 +220,30 @@ def with_results(figures: Figures) -> Figures:
 
 
 def draw(figures: Figures, path: Path) -> None:
-    """Seconds and GiB against events, both axes of seconds logarithmic; below, the halves beside the whole."""
+    """Seconds and GiB against events, events and seconds on logarithmic axes; below, the halves beside the whole."""
     import altair as alt
     import polars as pl
 
     taken = pl.DataFrame(
         [{"events": figure["events"], "of": figure["of"], **step} for figure in figures for step in figure["steps"]]
     )
-    step = alt.Color("step:N", title="step", sort=list(SHOWN))
+    memory = alt.Y("gib:Q", title="peak memory, GiB")
     line = (
         alt.Chart(taken.filter(pl.col("of") == "events"))
         .mark_line(point=True)
         .encode(
             x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events", axis=alt.Axis(format="~s")),
-            color=step,
+            color=alt.Color("step:N", title="step", sort=list(SHOWN)),
         )
         .properties(width=340, height=260)
     )
-    rows = [
-        line.encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
-        | line.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
-    ]
+    rows = [line.encode(y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds")) | line.encode(y=memory)]
     halves = taken.filter(pl.col("of") != "events")
     if halves.height:
         size = halves.item(0, "events")
-        beside = pl.concat(
-            [taken.filter(pl.col("of") == "events", pl.col("events") == size).with_columns(of=pl.lit("all")), halves]
-        )
+        whole = taken.filter(pl.col("of") == "events", pl.col("events") == size).with_columns(of=pl.lit("all"))
         bars = (
-            alt.Chart(beside, title=f"{size:,} events")
+            alt.Chart(pl.concat([whole, halves]), title=f"{size:,} events")
             .mark_bar()
             .encode(
                 x=alt.X("step:N", title=None, sort=list(SHOWN), axis=alt.Axis(labelAngle=-30)),
@@ -257,9 +252,7 @@ def draw(figures: Figures, path: Path) -> None:
             )
             .properties(width=340, height=180)
         )
-        rows.append(
-            bars.encode(y=alt.Y("seconds:Q", title="seconds")) | bars.encode(y=alt.Y("gib:Q", title="peak memory, GiB"))
-        )
+        rows.append(bars.encode(y=alt.Y("seconds:Q", title="seconds")) | bars.encode(y=memory))
     alt.vconcat(*rows).resolve_scale(color="independent").save(str(path))
 
 

@@ -80,6 +80,14 @@ def test_a_place_that_is_there_twice_is_refused() -> None:
         written(packed_of([[1], [1]]))
 
 
+def test_a_table_of_the_shop_is_not_taken_for_the_rows() -> None:
+    with duckdb.connect() as con:
+        con.execute("create table incoming_rows as select 1 as a")
+        writer.ensure(con, {"recommendations": LISTS})
+        writer.write(con, LISTS, packed_of([[1]]), {"as_of_date": DAY})
+        assert con.sql("select distinct user_id from ml.recommendations").fetchall() == [("u0001",)]
+
+
 def test_a_transaction_holds_no_more_than_the_part_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "ROWS_AT_ONCE", 1)
     given_to_duckdb: list[weakref.ref[Any]] = []

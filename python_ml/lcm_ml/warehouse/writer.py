@@ -79,16 +79,17 @@ def _check(table: Table, frame: pl.DataFrame, scope: Mapping[str, Any] | None) -
 
 def _insert(con: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame) -> None:
     # DuckDB finds it by its name here. As a registered view, a transaction would hold it, and all parts, to its end.
-    incoming_rows = frame.select(table.column_names).to_arrow()  # noqa: F841
+    # A table of that name would come first, and a shop may keep tables of its own in the warehouse.
+    _lcm_incoming_rows = frame.select(table.column_names).to_arrow()
     try:
         if table.key and not table.scope:
             # A null in a key (a baseline has no version) is a value like any other here.
             same_key = " and ".join(f"t.{name} is not distinct from i.{name}" for name in table.key)
             con.execute(
-                f"delete from {table.full_name} t where exists (select 1 from incoming_rows i where {same_key})"
+                f"delete from {table.full_name} t where exists (select 1 from _lcm_incoming_rows i where {same_key})"
             )
         columns = ", ".join(table.column_names)
         casts = ", ".join(f"cast({column.name} as {column.data_type})" for column in table.columns)
-        con.execute(f"insert into {table.full_name} ({columns}) select {casts} from incoming_rows")
+        con.execute(f"insert into {table.full_name} ({columns}) select {casts} from _lcm_incoming_rows")
     except duckdb.ConversionException as error:
         raise LcmError(f"rows for {table.full_name} do not fit its contract: {error}", "mend the rows") from error
